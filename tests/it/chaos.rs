@@ -1,10 +1,10 @@
-//! The whole pipeline in bad weather, on virtual time: no rule of DESIGN §4 is ever broken.
+//! The whole pipeline under faults, on virtual time: no rule of DESIGN §4 is ever broken.
 
 use std::ops::Range;
 
 use tests::simulation::chaos::{self, Plan};
 
-/// Runs a plan; if a rule is broken, tells the story and how to hear it again.
+/// Runs a plan. If a rule is broken, it prints the story and the command that repeats it.
 #[track_caller]
 fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
     let outcome = chaos::run(plan);
@@ -18,8 +18,8 @@ fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
     outcome
 }
 
-/// Seeds of CI: always the same, so that a failure is of the change and not of the day. `just
-/// simulate` has more.
+/// Runs CI's seeds. They are always the same, so a failure comes from the change under test. `just
+/// simulate` runs more.
 #[track_caller]
 fn seeds(range: Range<u64>) {
     for seed in range {
@@ -40,8 +40,8 @@ fn the_same_seed_is_the_same_story() {
     assert_ne!(one.story, chaos::tell(&Plan::drawn(4)).story);
 }
 
-/// Every await of every handler and of the sweep, one after the other: the process dies there, in
-/// the middle of whatever it had under way.
+/// The process dies at each await of each handler and of the sweep in turn, in the middle of
+/// whatever it is doing.
 #[test]
 fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
     let awaits = chaos::run(&Plan::small()).awaits;
@@ -55,8 +55,8 @@ fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
     }
 }
 
-/// The red button. Of ten thousand that wait none starts from a second after the answer on,
-/// whatever the weather, and all of them end.
+/// One request cancels ten thousand waiting executions under any faults. From one second after its
+/// answer none starts, and all of them end.
 #[test]
 fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {
@@ -70,7 +70,7 @@ fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     }
 }
 
-/// Each run that failed is run again once, whatever dies, is lost or comes twice in between.
+/// Each failed execution is rerun once, whatever dies, is lost or arrives twice in between.
 #[test]
 fn five_hundred_that_failed_are_run_again_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {

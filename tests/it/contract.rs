@@ -1,9 +1,8 @@
-//! What every adapter of a port must do, whatever it is made of: the sentences of `domain::ports`,
-//! as tests.
+//! The promises of `domain::ports`, as tests that every adapter of a port must pass.
 //!
-//! Each suite is a set of functions over the port, one for each rule, and a macro that makes a test
-//! of each for one adapter: `store::suite!(fresh)` with an async function that makes an empty store
-//! and whatever must outlive it. Below that stand the rules that only one machine has.
+//! Each suite is a set of functions over the port, one for each rule. A macro makes a test of each
+//! for one adapter. For example `store::suite!(fresh)` takes an async function that makes an empty
+//! store and whatever must outlive it. After the suites come the rules of one machine only.
 
 mod definitions;
 pub(crate) mod dynamo;

@@ -1,5 +1,5 @@
-//! What earlier releases stored still loads, lists, finishes and runs again. Each folder in
-//! `fixtures/` is what one commit wrote.
+//! What earlier releases stored can still be loaded, listed, finished and rerun. Each folder in
+//! `fixtures/` holds what one commit wrote.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -18,7 +18,7 @@ fn json<T: serde::de::DeserializeOwned>(name: &str) -> T {
     serde_json::from_str(&text(name)).expect("the fixture is JSON")
 }
 
-/// What a fixture says of an execution.
+/// A fixture's expectations of an execution.
 #[derive(Clone, Debug, Deserialize)]
 struct Expected {
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Expected {
     group: Option<String>,
 }
 
-/// Every status is there.
+/// Asserts that every status occurs.
 fn assert_all_statuses<'a>(expected: impl Iterator<Item = &'a Expected>) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     expected.for_each(|expected| *counts.entry(&expected.status).or_default() += 1);
@@ -63,7 +63,7 @@ mod local {
         executions: Vec<Expected>,
     }
 
-    /// A machine whose store is the fixture.
+    /// A machine with the fixture as its store.
     fn machine() -> (Sandbox, Store80dc43a) {
         let sandbox = Sandbox::new();
         let place = sandbox.store();
@@ -136,8 +136,8 @@ mod local {
         }
     }
 
-    /// A key of before there were principals is its own, and what was submitted with it since it
-    /// was made is its principal's.
+    /// A key from before principals existed has a principal of its own. What was submitted with the
+    /// key since its creation belongs to that principal.
     #[tokio::test]
     async fn keys_of_80dc43a_are_principals_by_their_id() {
         let (sandbox, expected) = machine();
@@ -182,7 +182,7 @@ mod local {
         let (sandbox, expected) = machine();
         let is_final =
             |status: &str| !["QUEUED", "WAITING", "LAUNCHING", "RUNNING"].contains(&status);
-        // Any command takes over what dead processes left; whatever is not done at its end goes to
+        // Any command takes over what dead processes left. What is unfinished when it ends goes to
         // a supervisor.
         let history = || {
             sandbox
@@ -262,7 +262,7 @@ mod dynamo {
 
     use super::*;
 
-    /// When all of this played, or a little later.
+    /// The time of the fixture, or a little later.
     fn now() -> Timestamp {
         "2026-11-25T00:00:00Z".parse().expect("a time")
     }
@@ -297,7 +297,7 @@ mod dynamo {
         }
     }
 
-    /// A table with all that the fixture has.
+    /// A table with all items of the fixture.
     async fn table() -> (DynamoStore, BTreeMap<String, Expected>, Table) {
         let table = Table::create().await;
         let items: Vec<BTreeMap<String, Value>> = json("table.json");

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::contract::records::at;
 
-/// A runtime with a single thread for what takes a core's time. bcrypt runs there.
+/// A runtime with a single thread for blocking work such as bcrypt.
 fn with_one_blocking_thread() -> Runtime {
     Builder::new_current_thread()
         .max_blocking_threads(1)
@@ -29,8 +29,8 @@ fn header(key: &ApiKey) -> String {
     format!("Bearer {}", key.expose())
 }
 
-/// The function's one thread for bcrypt is taken by somebody else for good. Keys that nobody has
-/// are refused all the same; a right one waits.
+/// The function's only thread for bcrypt is busy for good. Unknown keys are refused even so; a
+/// right one waits.
 #[test]
 fn keys_that_nobody_has_are_refused_without_bcrypt() {
     let runtime = with_one_blocking_thread();

@@ -1,4 +1,4 @@
-//! Many who follow logs at once, on what CloudWatch Logs takes of one account and region.
+//! Many users follow logs at once, within what CloudWatch Logs takes from one account and region.
 
 use std::{
     cmp::Reverse,
@@ -31,12 +31,12 @@ use tests::{callers::caller, memory::MemoryStore};
 use crate::contract::records::{Wish, at, launch, settings, stopped, task_arn};
 
 const FOLLOWERS: u128 = 200;
-/// Each run says a line a second until it ends.
+/// How long each run writes a line a second until it ends.
 const SECONDS: i64 = 60;
-/// Nobody follows for longer: a bound on a hang.
+/// The longest that anybody follows. This bounds a hang.
 const PATIENCE: i64 = 3_600_000;
 
-/// A clock that is set, and numbers that follow from one another.
+/// A clock that is set by the test, and a deterministic source of numbers.
 #[derive(Debug, Default)]
 struct VirtualSystem {
     millis: AtomicI64,
@@ -55,7 +55,7 @@ impl Clock for VirtualSystem {
 
 impl Entropy for VirtualSystem {
     fn bits(&self) -> u128 {
-        // Weyl's sequence: spread evenly.
+        // A Weyl sequence, which is spread evenly.
         u128::from(
             self.number
                 .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst)
@@ -64,7 +64,7 @@ impl Entropy for VirtualSystem {
     }
 }
 
-/// The logs of the runs, of which so many reads a second are answered.
+/// The logs of the runs. Only this many reads a second are answered.
 struct Region<'a> {
     system: &'a VirtualSystem,
     rate: Rate,
@@ -128,8 +128,8 @@ fn request(execution: &Execution, cursor: Option<&str>) -> ApiGatewayProxyReques
     request
 }
 
-/// What came of it: when the last follower had all, how many reads there were, and how many were
-/// refused.
+/// The result: when the last follower had everything, the number of reads, and how many of them
+/// were refused.
 struct Outcome {
     last: i64,
     reads: usize,
@@ -142,8 +142,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
         .expect("nothing here has to be waited for")
 }
 
-/// Everybody follows a run of their own from its start. Each looks again when the command line
-/// would.
+/// Everybody follows a different run from its start. Each reads again when the command line would.
 fn follow(rate: Rate) -> Outcome {
     let (store, system, settings, auth) = (
         MemoryStore::default(),
@@ -274,9 +273,9 @@ async fn running(store: &MemoryStore, entropy: u128) -> Execution {
         .expect("nobody else writes it")
 }
 
-/// GetLogEvents takes 10 to 25 calls a second of an account and region. Two hundred who follow are
-/// twenty times too many for that, so most are sent away again and again; none of them sees a
-/// failure, and each sees each line once.
+/// GetLogEvents takes 10 to 25 calls a second per account and region. Two hundred followers are
+/// twenty times too many, so most reads are refused again and again. No follower sees a failure,
+/// and each sees each line once.
 #[test]
 fn two_hundred_followers_on_what_a_region_takes_fail_nobody_and_lose_no_line() {
     for (per_second, seconds) in [(10.0, 60), (25.0, 30)] {
@@ -297,7 +296,7 @@ fn two_hundred_followers_on_what_a_region_takes_fail_nobody_and_lose_no_line() {
     }
 }
 
-/// Many who follow the same run are one reader for CloudWatch Logs.
+/// Many followers of the same run count as one reader for CloudWatch Logs.
 #[test]
 fn what_was_read_under_a_second_ago_is_answered_from_memory() {
     let system = VirtualSystem::default();
@@ -375,8 +374,8 @@ impl Logs for Growing {
     }
 }
 
-/// Stdout and stderr come to the log by two pipes, and one may be behind the other. The log was
-/// taken for whole with the first end, and what came after it was told to nobody.
+/// Stdout and stderr reach the log through two pipes, and one may lag behind the other. The log was
+/// once considered complete at the first end, so later lines were shown to nobody.
 #[test]
 fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
     let (store, system, settings, auth) = (
@@ -427,7 +426,7 @@ fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
     assert_eq!(look(Some(&cursor), before), (vec![], true, cursor.clone()));
 }
 
-/// A follower of before an upgrade goes on after it.
+/// A follower from before an upgrade continues after it.
 #[test]
 fn a_cursor_of_a_release_with_one_end_is_taken() {
     let old = "eyJhIjoyLCJjIjoiZi8zODE2NDk3MjMiLCJlIjp0cnVlfQ";

@@ -1,9 +1,9 @@
-//! Many lines of one submitter: they stand in one line, which is one key of an index, and one key
+//! Many bulk lines of one submitter. Their backlog entries share one key of an index, and one key
 //! takes 1,000 writes a second.
 //!
-//! All of it is real but DynamoDB and the network: the submit function with its store and the SDK,
-//! and the command line's own rule of when to send a body again. A process of the function needs no
-//! processor's time here, so it asks for more than a real one could.
+//! Everything but DynamoDB and the network is real: the submit function with its store and the SDK,
+//! and the command line's own rule of when to repeat a body. A process of the function needs no CPU
+//! time here, so it sends more than a real one could.
 
 use std::{cell::RefCell, collections::BTreeMap, pin::pin, rc::Rc, time::Duration};
 
@@ -34,7 +34,7 @@ use table::Table;
 
 mod table;
 
-/// Lines of one submitter.
+/// The lines of one submitter.
 const LINES: usize = 10_000;
 /// How long API Gateway waits for a function (AWS-FACTS §7).
 const GATEWAY: TimeDelta = TimeDelta::seconds(29);
@@ -62,7 +62,7 @@ impl Entropy for VirtualSystem {
     }
 }
 
-/// A stack, as far as those who submit see it.
+/// A stack as its submitters see it.
 struct Stack {
     time: Virtual,
     table: Table,
@@ -70,19 +70,19 @@ struct Stack {
     system: VirtualSystem,
     auth: Auth,
     settings: Settings,
-    /// The processes of the function that wait for an invocation.
+    /// The function's processes that wait for an invocation.
     idle: RefCell<Vec<DynamoStore>>,
     answers: RefCell<BTreeMap<u16, usize>>,
 }
 
-/// What a submitter was told, and when.
+/// The answers to a submitter, and their times.
 #[derive(Debug, Default)]
 struct Told {
     accepted: usize,
     existing: usize,
     runs: BTreeMap<u32, ExecutionId>,
     took: TimeDelta,
-    /// The longest that one body was tried.
+    /// The longest time that one body took.
     longest: TimeDelta,
 }
 
@@ -106,8 +106,8 @@ impl Stack {
         }
     }
 
-    /// One invocation, by a process that is warm or by a new one. One that takes longer than the
-    /// gateway waits is ended, and so is its process.
+    /// One invocation, by a warm process or a new one. An invocation that takes longer than the
+    /// gateway waits is ended with its process.
     async fn invoke(&self, who: &str, body: &str) -> ApiGatewayProxyResponse {
         let new = || DynamoStore::new(self.table.client(), "mycli", 90).with_clock(|| at(0));
         let warm = self.idle.borrow_mut().pop();
@@ -146,7 +146,8 @@ impl Stack {
         answer
     }
 
-    /// Sends one body until it is taken, as the command line does, and says how long that took.
+    /// Sends one body until it is accepted, as the command line does. Returns the answer and the
+    /// time it took.
     async fn hand_in(&self, who: &str, body: String) -> (BulkAnswer, TimeDelta) {
         let begun = self.time.now();
         for tried in 1.. {
@@ -174,7 +175,7 @@ impl Stack {
         unreachable!("tries do not end")
     }
 
-    /// Hands in a batch, as `mycli bulk` does.
+    /// Sends a batch, as `mycli bulk` does.
     async fn bulk(&self, batch: &Batch) -> Told {
         let (begun, id) = (self.time.now(), &batch.id);
         let line =
@@ -203,7 +204,7 @@ impl Stack {
         told
     }
 
-    /// How many answers said so.
+    /// The number of answers with this status.
     fn answers(&self, status: u16) -> usize {
         self.answers
             .borrow()
@@ -213,21 +214,21 @@ impl Stack {
     }
 }
 
-/// What one `mycli bulk` hands in.
+/// The input of one `mycli bulk`.
 struct Batch {
     by: &'static str,
     id: String,
     lines: usize,
 }
 
-/// All of these are handed in at once. Asserts that each line was told of once, with a run of its
-/// own, and that these runs are all that there is; gives the stack, and how long the last one took.
+/// Sends all batches at once. Asserts that each line was reported once, with its own run, and that
+/// there are no other runs. Returns the stack, and how long the last batch took.
 #[expect(
     clippy::print_stdout,
     reason = "the figures are what the test is run for"
 )]
 fn play(batches: Vec<Batch>) -> (Rc<Stack>, f64) {
-    // The SDK's pauses are drawn from it.
+    // The SDK draws its pauses from this source.
     fastrand::seed(0);
     let time = Virtual::new(at(0));
     let stack = Rc::new(Stack::new(&time));
@@ -301,14 +302,14 @@ fn batch(by: &'static str, number: usize, lines: usize) -> Batch {
     }
 }
 
-/// What the key takes at least: a second's worth comes at once.
+/// The least time in seconds that the key needs: one second's worth of writes passes at once.
 const LEAST: f64 = 9.0;
-/// What the key takes at 1,000 a second, and then the SDK's two pauses before a third try, of a
-/// second and two at most.
+/// The most: the key's time at 1,000 a second, plus the SDK's two pauses before a third attempt, of
+/// at most one and two seconds.
 const MOST: f64 = 10.0 + 3.0;
 
-/// The four requests under way ask for far more than the key takes. The SDK's pauses bring that
-/// down to what it takes.
+/// The four concurrent requests write far more than the key takes. The SDK's pauses reduce that to
+/// what it takes.
 #[test]
 fn ten_thousand_lines_on_one_index_key_are_recorded_once_each() {
     let (stack, took) = play(vec![batch("alice", 0, LINES)]);
@@ -319,8 +320,8 @@ fn ten_thousand_lines_on_one_index_key_are_recorded_once_each() {
     assert!((LEAST..=MOST).contains(&took), "{took} s");
 }
 
-/// Twenty thousand lines are 40,000 units of the table: at 4,000 a second as long as what each key
-/// takes.
+/// Twenty thousand lines are 40,000 write units of the table. At 4,000 a second that takes as long
+/// as each key takes.
 #[test]
 #[ignore = "nightly: a minute of one core"]
 fn two_submitters_have_a_key_each_and_share_the_table() {
@@ -332,8 +333,8 @@ fn two_submitters_have_a_key_each_and_share_the_table() {
     assert!((LEAST..=MOST).contains(&took), "{took} s");
 }
 
-/// Twenty requests at once on one key: for some lines three tries are too few, and their requests
-/// are answered with 503. The lines that were recorded by then cost the key nothing when they are
+/// Twenty requests at once on one key. For some lines three attempts are too few, and their
+/// requests are answered with 503. The lines recorded by then cost the key nothing when they are
 /// sent again.
 #[test]
 fn ten_batches_of_one_submitter_share_its_key_and_wait_for_it() {

@@ -1,5 +1,5 @@
-//! Launchers side by side: eight warm functions over one store, on a clock that stands until all
-//! that is due is done.
+//! Launchers side by side: eight warm functions over one store. Their clock stands still until all
+//! due work is done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,15 +43,15 @@ use tokio::task::JoinSet;
 use crate::contract::records::{CPU, POOL, Wish, at, launch, settings, stopped};
 
 const LAUNCHERS: usize = 8;
-/// Most messages that a function is given at once: SQS's default (AWS-FACTS §5).
+/// The most messages per invocation: SQS's default (AWS-FACTS §5).
 const BATCH: usize = 10;
 
-/// A clock that is set, and a source of numbers that never come again.
+/// A clock that is set by the test, and a source of numbers that never repeat.
 #[derive(Debug, Default)]
 struct VirtualSystem {
     millis: AtomicI64,
     number: AtomicU64,
-    /// Whether the clock goes on while somebody sleeps: for one launcher by itself.
+    /// Whether the clock moves while somebody sleeps. It is for a single launcher.
     goes: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl Clock for VirtualSystem {
         at(self.millis.load(Ordering::SeqCst))
     }
 
-    /// The clock stands, unless it goes, but others get on.
+    /// The clock stands still, unless `goes` is set, but other tasks make progress.
     async fn sleep(&self, time: TimeDelta) {
         if self.goes.load(Ordering::SeqCst) {
             self.millis
@@ -95,7 +95,7 @@ impl Queue for Mail {
 }
 
 impl Mail {
-    /// What is due, no more than so many.
+    /// Takes the due messages, at most this many.
     fn due(&self, most: usize) -> Vec<Message> {
         let (now, mut messages) = (self.system.now(), self.messages.lock().unwrap());
         let (mut due, later): (Vec<_>, Vec<_>) = mem::take(&mut *messages)
@@ -106,7 +106,7 @@ impl Mail {
         due.into_iter().map(|(_, message)| message).collect()
     }
 
-    /// Sets the clock to when the next is due; `false` if there is none.
+    /// Sets the clock to when the next message is due. `false` if there is none.
     fn wait(&self) -> bool {
         let next = self
             .messages
@@ -122,7 +122,7 @@ impl Mail {
     }
 }
 
-/// ECS: which definitions there are, and when each was asked for.
+/// ECS: its task definitions, and when each was registered.
 #[derive(Debug)]
 struct Ecs {
     system: Arc<VirtualSystem>,
@@ -142,7 +142,7 @@ impl Ecs {
             .collect()
     }
 
-    /// Somebody deregisters all that there is.
+    /// Deregisters all definitions, as somebody else might.
     fn forget(&self) {
         let known = self.registrations.lock().unwrap();
         self.gone
@@ -157,7 +157,7 @@ impl Tasks for Ecs {
         &self,
         definition: &TaskDefinition,
     ) -> Result<String, LaunchError> {
-        // The others get on meanwhile.
+        // The other launchers make progress meanwhile.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -212,7 +212,7 @@ impl Tasks for Ecs {
     }
 }
 
-/// No logs, and of git's secrets a spoilt one and one for administrators.
+/// No logs. Of git's secrets one record is spoilt and one is for administrators.
 #[derive(Debug)]
 struct Nothing;
 
@@ -227,7 +227,7 @@ impl Logs for Nothing {
 }
 
 impl Secrets for Nothing {
-    /// The record of the one for git cannot be read.
+    /// The record of the git token cannot be read.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         match name {
             GIT_TOKEN => Err(PortError::corrupt(
@@ -298,7 +298,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         })
     }
 
-    /// So many executions at once, whose tasks need so many different definitions.
+    /// Submits this many executions at once. Their tasks need this many different definitions.
     async fn submit(&self, count: usize, contents: usize) -> Vec<ExecutionId> {
         let mut ids = Vec::new();
         for number in 0..count {
@@ -322,7 +322,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         ids
     }
 
-    /// One launcher, which knows what the function of this number knows, takes a batch.
+    /// Handles a batch in one launcher, with the memory of this function.
     async fn launch(&self, number: usize, messages: &[Message]) {
         let launcher = Launcher {
             store: &self.store,
@@ -338,7 +338,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         let record = |(number, message): (usize, &Message)| json!({"messageId": number.to_string(), "body": serde_json::to_string(message).unwrap()});
         let records: Vec<_> = messages.iter().enumerate().map(record).collect();
         let event: SqsEvent = serde_json::from_value(json!({"Records": records})).unwrap();
-        // A store that is busy may fail a message, which SQS then delivers again.
+        // A busy store may fail a message, which SQS then delivers again.
         for failed in launcher.handle(event).await.batch_item_failures {
             let number: usize = failed.item_identifier.parse().unwrap();
             self.mail
@@ -348,7 +348,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         }
     }
 
-    /// All launchers at once, until nothing is due at this moment.
+    /// Runs all launchers at once, until nothing is due at this moment.
     async fn work(self: &Arc<Self>) {
         loop {
             let due = self.mail.due(LAUNCHERS * BATCH);
@@ -364,7 +364,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         }
     }
 
-    /// All launchers at once, until there is nothing more to do.
+    /// Runs all launchers at once, until there is nothing more to do.
     async fn work_to_the_end(self: &Arc<Self>) {
         self.work().await;
         while self.mail.wait() {
@@ -380,7 +380,7 @@ impl<S: Store + Definitions + 'static> World<S> {
         executions
     }
 
-    /// Each of these was started, once.
+    /// Asserts that each of these was started once.
     async fn all_started_once(&self, ids: &[ExecutionId]) {
         let started = self.ecs.started.lock().unwrap().clone();
         for execution in self.load(ids).await {
@@ -397,7 +397,7 @@ impl<S: Store + Definitions + 'static> World<S> {
     }
 }
 
-/// Whoever was not started waits for a definition, and says so.
+/// The reasons of the executions that wait. All others must have been started.
 fn who_waits(executions: &[Execution]) -> Vec<&str> {
     let mut reasons = Vec::new();
     for execution in executions {
@@ -419,7 +419,8 @@ fn who_waits(executions: &[Execution]) -> Vec<&str> {
     reasons
 }
 
-/// No more at any moment than the bucket gives: its burst, and what came back since.
+/// Asserts that at no moment there are more registrations than the bucket allows: its burst plus
+/// the tokens that came back since.
 fn within_the_rate(registered: &[Timestamp]) {
     for (number, at_that_time) in (1_u32..).zip(registered) {
         #[expect(clippy::cast_precision_loss, reason = "seconds of a test")]
@@ -440,7 +441,7 @@ async fn each_content_is_registered_once<S: Store + Definitions + 'static>(store
     world.work_to_the_end().await;
     world.all_started_once(&ids).await;
     assert_eq!(world.ecs.registered().len(), 3, "{:#?}", world.ecs);
-    // Whoever comes later finds them.
+    // Later executions find the definitions.
     let more = world.submit(LAUNCHERS, 3).await;
     world.work().await;
     world.all_started_once(&more).await;
@@ -485,15 +486,15 @@ async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(
     world.work_to_the_end().await;
     world.all_started_once(&ids).await;
     world.ecs.forget();
-    // Each launcher remembers what is of no use any more.
+    // Each launcher remembers definitions that no longer exist.
     let more = world.submit(LAUNCHERS * each, 2).await;
     world.work_to_the_end().await;
     world.all_started_once(&more).await;
     assert_eq!(world.ecs.registered().len(), 4, "{:#?}", world.ecs);
 }
 
-/// Each was sent away a second at a time, until its definition had its turn: the more there were,
-/// the oftener each.
+/// Each execution was once put off for a second at a time until its definition had its turn. The
+/// more there were, the more often each was looked at.
 #[tokio::test]
 async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
     let store = MemoryStore::default();
@@ -514,8 +515,8 @@ async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
     );
 }
 
-/// The slot comes back between the last look at a backlog and the word that nobody watches it any
-/// more: who gave it back told nobody.
+/// The slot is freed between the launcher's last look at a backlog and the clearing of its watch
+/// flag. The process that freed it woke nobody.
 #[tokio::test]
 async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     let store = MemoryStore::default();
@@ -554,7 +555,7 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     )
     .await;
     let ids = world.submit(12, 1).await;
-    // It watches, it waits for more, it leaves.
+    // The launcher watches the backlog, waits for more, and leaves.
     store.interrupt("set_line_state", 2, move |store| {
         let ended = store.update(&other, stopped(&other, 0), &[]).now_or_never();
         ended
@@ -567,7 +568,7 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     world.all_started_once(&ids).await;
 }
 
-/// Makes a test of each over the stores of both worlds, with so many of what it counts.
+/// Makes a test of each rule over the stores of both worlds, with a count for each store.
 macro_rules! over_both_stores {
     ($($name:ident: $check:ident, $local:literal, $dynamo:literal;)*) => {
         mod on_one_machine {
@@ -599,8 +600,8 @@ over_both_stores! {
     what_was_deregistered_is_registered_once_more_by_whoever_notices: what_is_gone_is_registered_once_more, 10, 5;
 }
 
-/// More of them than are looked at in a round: who stands behind them starts all the same, and what
-/// was sent about one is done with.
+/// There are more unreadable records than a round looks at. The executions behind them still start,
+/// and the wakeup for an unreadable record is done with.
 #[tokio::test]
 async fn records_that_are_unreadable_hide_nobody_behind_them() {
     let store = MemoryStore::default();
@@ -631,7 +632,7 @@ async fn records_that_are_unreadable_hide_nobody_behind_them() {
     );
 }
 
-/// Those that come to a backlog without room are told why they wait.
+/// Executions that come to a backlog without room get the reason why they wait.
 #[tokio::test]
 async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_backlog_is_held() {
     let store = MemoryStore::default();
@@ -671,7 +672,7 @@ async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_backlog_is_held() {
     );
 }
 
-/// It holds up those that need it, and they say so.
+/// It holds back the executions that need it, and they show the reason.
 #[tokio::test]
 async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
     let world = World::with(MemoryStore::default(), settings());
@@ -698,8 +699,7 @@ async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
     );
 }
 
-/// A key for git that only administrators' runs may use stays away from the others, and their logs
-/// say so.
+/// A git key for administrators' runs only is withheld from the others, and their logs say so.
 #[tokio::test]
 async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
     let world = World::with(MemoryStore::default(), settings());

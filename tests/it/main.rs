@@ -1,4 +1,4 @@
-//! The tests, as one program.
+//! All integration tests, as one program.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod aws;

@@ -1,4 +1,4 @@
-//! The submit function's rerun over a store in memory: what one machine cannot show.
+//! The submit function's rerun over a store in memory, for the cases that one machine cannot show.
 
 use aws::system::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
@@ -33,7 +33,7 @@ fn caller(role: Role) -> Caller {
     }
 }
 
-/// What the submit function answers to a `POST`.
+/// The submit function's answer to a `POST`.
 async fn post(store: &MemoryStore, caller: &Caller, path: &str, body: &Value) -> (i64, Value) {
     let (queue, auth, settings) = (
         MemoryQueue::new(System),
@@ -60,7 +60,7 @@ async fn post(store: &MemoryStore, caller: &Caller, path: &str, body: &Value) ->
     )
 }
 
-/// A run of an administrator's that names a secret which nobody else's may.
+/// An administrator's run that names a secret for administrators only.
 async fn privileged(store: &MemoryStore) -> ExecutionId {
     let set_at = Some(DateTime::UNIX_EPOCH);
     store.set_secret(SecretRecord {
@@ -75,7 +75,8 @@ async fn privileged(store: &MemoryStore) -> ExecutionId {
     answer["execution_id"].as_str().unwrap().parse().unwrap()
 }
 
-/// Running what an administrator ran must not open what the caller's own request could not name.
+/// A rerun of an administrator's run must not open a secret that the caller's own request could not
+/// name.
 #[tokio::test]
 async fn a_secret_is_checked_against_who_runs_it_again() {
     let store = MemoryStore::default();
@@ -120,7 +121,7 @@ async fn what_cannot_be_read_cannot_be_run_again_and_says_so() {
     );
 }
 
-/// Nothing is started here, and no log is read.
+/// Tasks and logs that do nothing: no task is started and no log is read.
 struct Idle;
 
 impl Tasks for Idle {
@@ -155,7 +156,7 @@ impl Logs for Idle {
     }
 }
 
-/// The launcher is told of the rerun into this group.
+/// Handles the launcher's message about the rerun into this group.
 async fn work(store: &MemoryStore, group: &str) {
     let (queue, settings) = (
         MemoryQueue::new(System),
@@ -181,7 +182,7 @@ async fn work(store: &MemoryStore, group: &str) {
     assert!(response.batch_item_failures.is_empty(), "{response:?}");
 }
 
-/// A member that was lost, so that nothing but the store is needed for its end.
+/// A member that ended as LOST, because that end needs nothing but the store.
 async fn lost(store: &MemoryStore, request: &Value) -> ExecutionId {
     let (status, answer) = post(store, &caller(Role::Admin), "/execute", request).await;
     assert_eq!(status, 202, "{answer}");
@@ -192,14 +193,14 @@ async fn lost(store: &MemoryStore, request: &Value) -> ExecutionId {
         .lost("nobody knows of its task", System.now())
         .unwrap();
     store.update(&started, lost, &[]).await.unwrap();
-    // A rerun is of what was submitted before it, and the clock counts milliseconds.
+    // A rerun covers executions submitted before it, and the clock counts milliseconds.
     while System.now() <= before.submitted_at {
         tokio::task::yield_now().await;
     }
     id
 }
 
-/// One that must not be run again by this caller is told with its reason, and holds up none of the
+/// A member that this caller may not rerun is reported with its reason. It does not stop the
 /// others.
 #[tokio::test]
 async fn a_member_that_the_caller_may_not_run_is_rejected_by_itself() {
@@ -270,7 +271,7 @@ async fn one_rerun_at_a_time_goes_into_a_group() {
     );
 }
 
-/// The red button reaches what the server has not run again yet.
+/// The cancel also reaches the members that the server has not rerun yet.
 #[tokio::test]
 async fn a_cancel_of_the_new_group_ends_a_rerun() {
     let store = MemoryStore::default();

@@ -1,5 +1,5 @@
-//! The whole pipeline on virtual time: what the throttle promises, held to in an account with
-//! default quotas.
+//! The whole pipeline on virtual time: the scheduler's promises, checked in an account with default
+//! quotas.
 
 use aws::system::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
@@ -23,8 +23,8 @@ fn account(vcpus: u32) -> Account {
     simulation::account(7, vcpus)
 }
 
-/// Nothing lost, nothing doubled, no dead letter, and messages received at most three times a run
-/// (DESIGN §5), besides a probe and a sweep now and then.
+/// Asserts that nothing is lost or doubled, that there is no dead letter, and that each run takes
+/// at most three receives of messages (DESIGN §5), besides an occasional probe and sweep.
 #[track_caller]
 fn nothing_is_lost_or_doubled(outcome: &Outcome, count: usize) {
     assert_eq!(outcome.lost(count), 0, "{:?}", outcome.ends);
@@ -63,7 +63,7 @@ fn six_hundred_runs_take_hardly_longer_than_for_a_launcher_that_knows_everything
     );
 }
 
-/// 400 slots of some seconds each: fifty are given back in a second.
+/// 400 slots of some seconds each: fifty are freed each second.
 fn fast() -> Plan {
     let mut plan = Plan::of(account(100), 2_000);
     let rate = Shape {
@@ -108,7 +108,7 @@ fn the_same_plan_is_the_same_run() {
     );
 }
 
-/// On a real clock, if a fast one: so nothing is said of times.
+/// The clock is real, though fast, so the test asserts no times.
 #[test]
 fn the_real_adapters_over_the_wire_lose_and_double_nothing() {
     let outcome = simulation::run_over_the_wire(&Plan::of(account(5), 60), 60);
@@ -255,7 +255,7 @@ fn spot_that_was_given_up_is_tried_again_and_used_once_it_is_back() {
         spot_fallback_after: Some(1),
         ..Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 6)
     };
-    // One after the other, so that the last come long after the outage.
+    // They run one after the other, so that the last ones come long after the outage.
     (plan.request.group, plan.request.max_parallel) = (Some("nightly".into()), Some(1));
     plan.account.outages.push(Outage {
         kind: Kind::Spot,
@@ -392,8 +392,8 @@ fn of_a_group_no_more_run_than_it_says_and_it_is_always_used() {
 
 #[test]
 fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
-    // Two vCPUs are eight slots, so the pool is what holds them, and the group's line what they
-    // stand in.
+    // Two vCPUs are eight slots, so the pool holds the runs back, and they wait in the group's
+    // backlog.
     let submissions = [("large", 60), ("small", 8)].map(|(by, count)| Submission {
         by: by.into(),
         count,
@@ -422,7 +422,7 @@ fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
     );
 }
 
-/// The submit function in front of an account with one vCPU of Spot, as the sweep read it.
+/// The submit function in front of an account with one Spot vCPU, as the sweep recorded it.
 async fn answered_with_one_vcpu(body: serde_json::Value) -> (i64, String) {
     let (store, system) = (MemoryStore::default(), System);
     let line = LimitKey::Pool(CapacityPool::FargateSpot);

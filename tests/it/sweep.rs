@@ -1,4 +1,4 @@
-//! The sweep over what runs: what is odd about one execution is that one's alone.
+//! The sweep over running executions: a fault of one execution does not affect the others.
 
 use std::sync::Mutex;
 
@@ -30,11 +30,11 @@ use tests::memory::MemoryStore;
 
 use crate::contract::records::{POOL, Wish, at, launch, settings, task_arn};
 
-/// What ECS and the logs say, and what they are told.
+/// The answers of ECS and the logs, and the calls they received.
 #[derive(Default)]
 struct Cloud {
     tasks: Vec<Task>,
-    /// The part of a stream's name of which the log cannot be read.
+    /// The part of a stream's name that makes its log unreadable.
     silent: String,
     stopped: Mutex<Vec<String>>,
     sent: Mutex<Vec<Message>>,
@@ -101,7 +101,7 @@ impl Tasks for Cloud {
     }
 }
 
-/// A log that goes on for ever: the script's words stand at both ends of it.
+/// A log without end. The script's marker lines are at both ends of it.
 impl Logs for Cloud {
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         *self.parts_read.lock().unwrap() += 1;
@@ -140,7 +140,7 @@ fn said(word: &str) -> String {
     format!("{}{}:{word}", marker::PREFIX, "0".repeat(32))
 }
 
-/// The task of an execution, once its host has failed.
+/// The task of an execution after its container has exited.
 fn ended(execution: &Execution) -> Task {
     Task {
         last_status: STOPPED.into(),
@@ -257,7 +257,8 @@ async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
 }
 
-/// It took a page a call from the start, and never came to the end of gigabytes within a minute.
+/// The state tracker once read a page per call from the start, and never reached the end of
+/// gigabytes within a minute.
 #[tokio::test]
 async fn of_a_log_without_end_its_two_ends_are_read() {
     let store = MemoryStore::default();
@@ -305,8 +306,8 @@ async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
 }
 
-/// One of which `RunTask` was repeated again when the answer had not come for an hour, and so started
-/// its task only then.
+/// `RunTask` was repeated after an hour without an answer, and only the repetition started the
+/// task.
 #[tokio::test]
 async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it() {
     for (repeated, status) in [
@@ -346,7 +347,7 @@ async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it
     }
 }
 
-/// Its message comes back in minutes; the sweep comes in one.
+/// The watcher's message is delivered again only after minutes; the sweep comes within one.
 #[tokio::test]
 async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     let store = MemoryStore::default();
@@ -395,7 +396,7 @@ async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     assert!(told(), "nobody watches any more");
 }
 
-/// Every later sweep died at the page with such a record, and with it all that a sweep repairs.
+/// Every later sweep once died at the page with such a record, and nothing else was repaired.
 #[tokio::test]
 async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
     let store = MemoryStore::default();
@@ -430,8 +431,8 @@ async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
     assert_eq!(told.0.lock().unwrap().len(), 2);
 }
 
-/// Other writers of the group have streams of their own, and CloudWatch Logs asks whether anybody
-/// listens. Neither is worth an error, which would bring it again.
+/// Other writers of the group have their own streams, and CloudWatch Logs sends control messages to
+/// check the subscription. Neither may be an error, which would make CloudWatch Logs send it again.
 #[tokio::test]
 async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
     let store = MemoryStore::default();

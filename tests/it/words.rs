@@ -1,10 +1,10 @@
-//! The words of the code are those of the design's dictionary.
+//! The code uses the words of the design's dictionary.
 
 use std::path::Path;
 
 use shape::{sources, words};
 
-/// A word in a comment or in a text is none of the code's.
+/// Words in comments and strings do not count.
 #[test]
 fn no_identifier_is_a_word_that_the_dictionary_replaced() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

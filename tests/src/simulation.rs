@@ -61,7 +61,7 @@ const GIVE_UP: TimeDelta = TimeDelta::hours(6);
 /// Commands of one submitter, all sent at once.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The name of the key.
+    /// How many commands.
     pub by: String,
     /// How many.
     pub count: usize,

@@ -1,4 +1,4 @@
-//! ECS on the wire.
+//! The ECS adapter on the wire.
 
 use aws::ecs::{EcsTasks, Registration};
 use domain::{
@@ -72,7 +72,7 @@ fn input() -> RunTaskInput {
     }
 }
 
-/// The account's costs can be split by stack, submitter and group.
+/// The tags let an account split its costs by stack, submitter and group.
 #[test]
 fn a_task_is_tagged_with_stack_submitter_and_group() {
     let tags = |execution: &Execution, stack: Option<&str>| {
@@ -106,7 +106,7 @@ fn a_task_is_tagged_with_stack_submitter_and_group() {
     assert_eq!(tags(&execution, Some("team")), all);
     assert_eq!(tags(&execution, None), [""; 0]);
     execution.request.group = None;
-    // A name of before names were checked.
+    // A name from before names were checked.
     execution.submitted_by = "Bob <bob@example.com>".into();
     assert_eq!(
         tags(&execution, Some("team")),
@@ -129,7 +129,7 @@ fn definition() -> TaskDefinition {
     }
 }
 
-/// What a launch that is answered so comes to, and how often ECS was asked to make it.
+/// Returns the error of a launch that gets this answer, and how often ECS was called.
 async fn launched(answer: Answer) -> (LaunchError, usize) {
     let stand_in = StandIn::always(answer).await;
     let error = tasks(&stand_in).run_task(&input()).await.unwrap_err();

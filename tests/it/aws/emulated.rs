@@ -1,4 +1,5 @@
-//! What the emulator has: tasks, logs, an event bus, parameters, and queues with dead letters.
+//! The services that the emulator has: tasks, logs, an event bus, parameters, and queues with dead
+//! letters.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ fn config() -> SdkConfig {
     super::config(&emulator::shared())
 }
 
-/// A name that no other test has: the emulator is shared.
+/// A unique name, because all tests share the emulator.
 fn unique(what: &str) -> String {
     format!("{what}-{:016x}", System.bits() as u64)
 }

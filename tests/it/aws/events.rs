@@ -1,4 +1,4 @@
-//! ECS's events, complete as EventBridge delivers them, and what a user is told of each.
+//! ECS's events, complete as EventBridge delivers them, and what a user sees of each.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
 
@@ -22,7 +22,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_795_478_400 + seconds, 0).unwrap()
 }
 
-/// Every event of `fixtures/events`, by the file's name.
+/// Every event of `fixtures/events`, by file name.
 fn fixtures() -> BTreeMap<String, EventBridgeEvent<Task>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/aws/fixtures/events");
     let read = |path: PathBuf| {
@@ -39,7 +39,7 @@ fn fixtures() -> BTreeMap<String, EventBridgeEvent<Task>> {
         .collect()
 }
 
-/// The execution whose task the events are of, launched.
+/// The launched execution that these events belong to.
 fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
     let id = event
         .detail
@@ -92,7 +92,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         .unwrap()
 }
 
-/// The record once the event came and the log was read to its end, where it has to be.
+/// The record after the event, and after its complete log was read if the record needs it.
 fn told(event: &EventBridgeEvent<Task>, retries: i64, said: &[(Timestamp, Marker)]) -> Execution {
     let launched = launched(event, retries);
     let seen = launched

@@ -1,4 +1,4 @@
-//! Pages of a log, as CloudWatch Logs cuts them: an empty one may stand before the end.
+//! Pages of a log as CloudWatch Logs cuts them: an empty page may come before the end.
 
 use aws::logs::CloudWatchLogs;
 use domain::ports::{Logs, ReadError};
@@ -112,7 +112,7 @@ async fn a_stream_that_is_not_there_is_no_fault() {
     );
 }
 
-/// Asking a service that is asked too often two times more is no help.
+/// A throttled read is not retried: two more calls to a throttled service do not help.
 #[tokio::test]
 async fn a_throttled_read_is_asked_once_and_one_without_an_answer_again() {
     let busy = StandIn::always(File(400, "throttled.json")).await;
@@ -139,8 +139,8 @@ async fn a_throttled_read_is_asked_once_and_one_without_an_answer_again() {
     assert_eq!(broken.calls().len(), 3);
 }
 
-/// A token lives for a day, and a caller may send any: that is the caller's fault, and no reason to
-/// ask again.
+/// A token lives for a day, and a caller may send anything. A bad token is the caller's fault, so
+/// the read is not retried.
 #[tokio::test]
 async fn a_cursor_that_is_none_or_too_old_is_told_from_logs_that_do_not_answer() {
     let refusal =

@@ -1,7 +1,7 @@
-//! The adapters over AWS: what goes over the wire, and what each of AWS's answers becomes.
+//! The AWS adapters: what they send over the wire, and what they make of each AWS answer.
 //!
 //! No emulator throttles, refuses or fails as AWS does, so a stand-in answers with AWS's own JSON
-//! (`fixtures/answers`). What an emulator does have is asked of the emulator.
+//! (`fixtures/answers`). What the emulator has is tested against the emulator.
 
 use aws_types::SdkConfig;
 use tests::table;
@@ -16,7 +16,7 @@ mod refused_by;
 mod stand_in;
 mod stop_reasons;
 
-/// The configuration for an endpoint that does not look at credentials.
+/// The configuration for an endpoint that ignores credentials.
 pub(crate) fn config(endpoint: &str) -> SdkConfig {
     table::configuration(endpoint.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Calls that succeed for some of their entries only.
+//! Calls that succeed for only some of their entries.
 
 use aws::{events::EventBus, sqs::SqsQueue};
 use domain::{

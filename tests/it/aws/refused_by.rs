@@ -1,5 +1,5 @@
-//! What a user is told where DynamoDB denies, rejects, or holds what cannot be read: each in words
-//! of its own, after one try.
+//! What a user sees if DynamoDB denies or rejects a call, or holds an unreadable record. Each case
+//! has its own message, after one attempt of the call.
 
 use aws::dynamo::DynamoStore;
 use aws_sdk_dynamodb::Client;
@@ -16,7 +16,7 @@ use super::stand_in::{Answer, StandIn};
 
 const ID: &str = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9";
 
-/// An error of the table's, as it answers.
+/// An error answer of DynamoDB.
 fn error(code: &str, message: &str) -> Answer {
     Answer::Text(
         400,
@@ -25,7 +25,7 @@ fn error(code: &str, message: &str) -> Answer {
     )
 }
 
-/// What came of reading a record, what the API says of that, and how many calls it took.
+/// Reads a record. Returns the error, the API's problem for it, and the number of calls.
 async fn load(stand_in: &StandIn) -> (PortError, Problem, usize) {
     let store = DynamoStore::new(Client::new(&stand_in.config()), "table", 90)
         .with_clock(|| Timestamp::UNIX_EPOCH);
@@ -127,7 +127,7 @@ async fn an_item_that_is_corrupt_is_named_by_its_run() {
     assert_eq!(calls, 2);
 }
 
-/// The opposite: what may pass is tried again by the SDK, and told as such.
+/// The opposite case: the SDK retries a transient error, and the message says that it is transient.
 #[tokio::test]
 async fn a_throttle_is_no_refusal() {
     let stand_in = StandIn::always(error("ThrottlingException", "Rate exceeded")).await;

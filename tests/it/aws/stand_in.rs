@@ -1,4 +1,4 @@
-//! A stand-in that answers with what a test says: AWS's own JSON, of any operation.
+//! A stand-in for any AWS operation that answers with AWS's own JSON, as the test says.
 
 use std::{
     io,
@@ -15,14 +15,14 @@ use futures_util::stream;
 pub(super) use tests::json_protocol::Call;
 use tests::json_protocol::{Loopback, response};
 
-/// What a call is answered with.
+/// The answer to a call.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     /// A status and a file of `fixtures/answers`.
     File(u16, &'static str),
     /// A status and a text.
     Text(u16, String),
-    /// The status and half of the file, and then the connection is cut.
+    /// A status and half of a file. Then the connection is cut.
     Cut(u16, &'static str),
 }
 
@@ -33,7 +33,8 @@ pub(super) struct StandIn {
 }
 
 impl StandIn {
-    /// Answers each call by a function of it and of how many of its operation came before.
+    /// A server that answers by `script`, from the call and the number of earlier calls of its
+    /// operation.
     pub(super) async fn new(
         script: impl Fn(&Call, usize) -> Answer + Send + Sync + 'static,
     ) -> Self {
@@ -57,7 +58,7 @@ impl StandIn {
         }
     }
 
-    /// Answers everything in the same way.
+    /// A server that gives every call the same answer.
     pub(super) async fn always(answer: Answer) -> Self {
         Self::new(move |_, _| answer.clone()).await
     }
@@ -66,12 +67,12 @@ impl StandIn {
         self.server.config()
     }
 
-    /// The calls that came, in order.
+    /// The received calls, in order.
     pub(super) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
 
-    /// How often each operation was called, in the order of the first calls.
+    /// The operations called, in order.
     pub(super) fn operations(&self) -> Vec<String> {
         self.calls()
             .into_iter()

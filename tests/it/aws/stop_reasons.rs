@@ -1,5 +1,5 @@
-//! Stop reasons that public reports and AWS's documentation quote, each with its source: what a run
-//! that ended so is told.
+//! Stop reasons quoted in public reports and in AWS's documentation, each with its source, and what
+//! the user of such a run sees.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct Report {
     exit_code: Option<i32>,
     source: String,
     cause: String,
-    /// Whether another try without any change has a fair chance.
+    /// Whether a retry without any change has a fair chance.
     may_pass: bool,
 }
 
@@ -42,7 +42,7 @@ fn cause_of(report: &Report) -> Cause {
     cause::of(&task, &MarkerFacts::default()).expect("no report is of a success")
 }
 
-/// The kind as the fixture spells it.
+/// The kind of the cause, as the fixture spells it.
 fn kind(cause: &Cause) -> &'static str {
     match cause {
         Cause::Exit(_) => "exit",
@@ -93,7 +93,7 @@ fn each_stop_reason_that_was_reported_is_told_by_its_cause_and_tried_again_where
     );
 }
 
-/// What a user reads names the mend where there is one, and keeps ECS's own words.
+/// The message names the remedy if there is one, and keeps ECS's own words.
 #[test]
 fn each_cause_is_told_in_words_that_keep_ecs_s_own() {
     let mut words: BTreeMap<&str, String> = BTreeMap::new();

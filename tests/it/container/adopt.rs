@@ -5,7 +5,7 @@ use tests::engine::{BUSYBOX, Engine};
 use super::proxy::{Fate, Proxy};
 use super::*;
 
-/// That the task's one container has written `once` a single time, and exits 4.
+/// Asserts that the task's only container wrote `once` a single time and exited with 4.
 async fn assert_ran_once(case: &Case, runner: &ContainerRunner, id: &str) {
     let (ended, output) = follow(runner, id, 0).await;
     assert_eq!(
@@ -50,8 +50,8 @@ async fn container_started_at_the_same_time_by_two_runs_once() {
     assert_ran_once(&case, &one, &first.container_id).await;
 }
 
-/// Starts it through a connection on which `fate` strikes and the program then dies; and starts it
-/// anew.
+/// Starts the container through a connection on which `fate` strikes. The program dies then, and
+/// the container is started again.
 async fn after_a_crash(request: &str, fate: Fate) {
     let (case, proxy) = (case(), Proxy::before_engine(&[(request, fate)]).await);
     let doomed = runner_at(&proxy.docker_host()).await;

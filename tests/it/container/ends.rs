@@ -1,4 +1,4 @@
-//! How a container ended is told truthfully, and it can be made to end.
+//! The end of a container is reported truthfully, and a container can be stopped.
 
 use tests::engine::{BUSYBOX, Engine};
 use tokio::sync::oneshot;
@@ -41,7 +41,7 @@ async fn container_out_of_memory_is_told_from_a_kill() {
     assert_eq!((ended.exit_code, ended.reason), (Some(137), reason));
 }
 
-/// Starts a container that says `ready`, stops it once it has, and gives its end and output.
+/// Starts a container that prints `ready`, stops it then, and returns its end and output.
 async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (Ended, String) {
     let (runner, case) = (runner().await, Case::new(BUSYBOX, command));
     let id = case.start(&runner).await.container_id;
@@ -110,7 +110,7 @@ async fn container_removed_by_another_is_gone_and_not_waited_for() {
             .expect("it is removed");
     };
     let (followed, ()) = within(async { tokio::join!(followed, removed) }).await;
-    // Podman may still tell of the kill before it forgets the container.
+    // Podman may still report the kill before it forgets the container.
     match followed {
         Ok(ended) => assert_eq!(ended.exit_code, Some(137)),
         Err(error) => assert_eq!(error, EngineError::Gone(id.clone())),

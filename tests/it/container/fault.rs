@@ -1,4 +1,4 @@
-//! An engine that answers badly, or not at all.
+//! A container engine that answers wrongly or not at all.
 
 use tests::engine::{BUSYBOX, Engine};
 
@@ -90,8 +90,7 @@ async fn container_whose_end_is_told_wrongly_is_asked_about_again() {
     );
 }
 
-/// Podman, asked about a container whose process is just ending, may fail at reading about that
-/// process.
+/// Podman may fail to read about a process that is just ending.
 #[tokio::test]
 async fn container_that_ends_while_it_is_asked_about_is_asked_about_again() {
     let case = Case::new(BUSYBOX, "exit 7");

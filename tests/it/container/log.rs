@@ -1,10 +1,10 @@
-//! The output arrives whole, in order and unaltered.
+//! The output arrives complete, in order and unaltered.
 
 use tests::engine::BUSYBOX;
 
 use super::*;
 
-/// Shows where they begin to differ, not two long texts.
+/// Compares two long texts. A failure shows only where they begin to differ.
 fn assert_same(output: &[u8], expected: &str) {
     let same = output
         .iter()
@@ -87,7 +87,7 @@ async fn container_log_times_are_the_engines_and_never_go_back() {
         .await
         .expect("its end");
     assert!(times.is_sorted());
-    // This engine's are whole seconds.
+    // This engine's times are whole seconds.
     let second = chrono::TimeDelta::seconds(1);
     assert!(
         times[0] > started.started_at - second && times[99] <= ended.stopped_at + second,
@@ -95,7 +95,8 @@ async fn container_log_times_are_the_engines_and_never_go_back() {
     );
 }
 
-/// A container that writes 1,000 lines, waits for a file, and goes on, in general with 1,000 more.
+/// A container that writes 1,000 lines, waits for a file and goes on, by default with 1,000 more
+/// lines.
 struct Gated {
     case: Case,
     directory: tempfile::TempDir,
@@ -154,7 +155,7 @@ async fn container_followed_again_after_a_crash_has_no_gap_and_no_repeat() {
     };
     gated.open();
     let runner = runner().await;
-    // What had been taken may end in the middle of a line.
+    // The saved output may end in the middle of a line.
     output.truncate(first_half - 3);
     let (ended, rest) = follow(&runner, &id, output.len() as u64).await;
     output.extend(rest);
@@ -163,13 +164,14 @@ async fn container_followed_again_after_a_crash_has_no_gap_and_no_repeat() {
     assert_eq!(follow(&runner, &id, output.len() as u64).await.1, b"");
 }
 
-/// Podman is taken for another engine here, whose stream is read; so its own is spared what it gets
-/// wrong: one piece after the gate.
+/// Here the runner takes Podman for another engine, so it reads the log stream. Podman's own stream
+/// is not reliable for more than one piece after the gate, so the container writes only one.
 #[tokio::test]
 async fn container_log_whose_stream_breaks_has_no_gap_and_no_repeat() {
     use super::proxy::{Fate, Proxy};
     let unnamed = ("/version", Fate::Answered(200, "no name".into()));
-    // Inside the answer's head, inside a frame's head, inside frames; then whole.
+    // The cuts are inside the answer's head, inside a frame's head and inside frames. After them
+    // the stream is complete.
     let cuts = [60, 260, 1_000, 20_011].map(|bytes| ("follow=true", Fate::CutAfter(bytes)));
     let (gated, proxy) = (
         Gated::then("echo last; sleep 1; exit 6"),

@@ -18,7 +18,7 @@ use local::container::{ContainerRunner, TASK_LABEL};
 use local::runner::{Ended, Launch, Started};
 use tests::engine::Engine;
 
-/// A bound on a hang, far above what anything here takes.
+/// A bound on a hang, far above what any step here takes.
 const LONG: Duration = Duration::from_secs(60);
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -27,7 +27,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("it ends within a minute")
 }
 
-/// A runner that was told `DOCKER_HOST` and nothing else.
+/// A runner that knows only `DOCKER_HOST`.
 async fn runner_at(docker_host: &str) -> ContainerRunner {
     let environment = |name: &str| (name == "DOCKER_HOST").then(|| docker_host.to_owned());
     within(ContainerRunner::connect(
@@ -42,8 +42,7 @@ async fn runner() -> ContainerRunner {
     runner_at(Engine::shared().docker_host()).await
 }
 
-/// A task of its own; whatever containers it has are gone when it is dropped, however the test
-/// ends.
+/// A task for one test. Its containers are removed when it is dropped, however the test ends.
 struct Case {
     launch: Launch,
 }
@@ -82,7 +81,7 @@ impl Case {
         format!("{TASK_LABEL}={}", self.launch.task_arn)
     }
 
-    /// The ids of the task's containers, as the engine's own command line tells them.
+    /// The ids of the task's containers, as Podman's own command line lists them.
     fn containers(&self) -> Vec<String> {
         Engine::shared().containers(&self.label())
     }
@@ -91,7 +90,7 @@ impl Case {
         within(runner.start(&self.launch)).await.expect("it starts")
     }
 
-    /// Why it does not start; nothing may be left of it.
+    /// Returns the reason why it does not start. Nothing of it may be left.
     async fn refusal(&self, runner: &ContainerRunner) -> String {
         let failure = within(runner.start(&self.launch))
             .await
@@ -115,7 +114,7 @@ impl Drop for Case {
     }
 }
 
-/// How it ended, and its output from byte `seen` on.
+/// Returns how it ended, and its output from byte `seen` on.
 async fn follow(runner: &ContainerRunner, id: &str, seen: u64) -> (Ended, Vec<u8>) {
     let mut output = Vec::new();
     let ended = within(runner.follow(id, seen, |_, bytes| output.extend_from_slice(bytes))).await;

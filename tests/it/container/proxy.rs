@@ -1,5 +1,5 @@
-//! Between runner and engine, and unreliable as told: what a crash or a bad connection looks like
-//! from here.
+//! A proxy between runner and engine that fails as the test says. To the runner it looks like a
+//! crash or a bad connection.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,22 +10,22 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// What becomes of one request.
+/// What happens to one request.
 #[derive(Clone, Debug)]
 pub(super) enum Fate {
-    /// The engine's answer breaks off after so many bytes.
+    /// The engine's answer breaks off after this many bytes.
     CutAfter(u64),
     /// The engine gets the request; its answer is lost.
     AnswerLost,
-    /// The engine never gets it, and nobody answers.
+    /// The engine never gets the request, and nothing answers.
     Swallowed,
-    /// The engine never gets it; this status and message are the answer.
+    /// The engine never gets the request. The answer is this status and message.
     Answered(u16, String),
 }
 
 type Plan = Arc<Mutex<Vec<(String, Fate)>>>;
 
-/// A socket that passes every request on, but for those it was told of, in their order.
+/// A socket that passes every request on, except those in its plan, in their order.
 pub(super) struct Proxy {
     directory: tempfile::TempDir,
     plan: Plan,
@@ -34,7 +34,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Each pair: a part of a request's first line, and the fate of the first request that has it.
+    /// A proxy with a plan. Each pair is a part of a request's first line, and the fate of the
+    /// first request that contains it.
     pub(super) async fn before_engine(plan: &[(&str, Fate)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("s")).expect("a socket");
@@ -47,7 +48,7 @@ impl Proxy {
         let (planned, strikes) = (Arc::clone(&plan), Arc::clone(&struck));
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // An error is a connection closed early, which is what this is for.
+                // An error here is a connection closed early, which is what the proxy is for.
                 tokio::spawn(pass(client, Arc::clone(&planned), Arc::clone(&strikes)));
             }
         });
@@ -63,7 +64,7 @@ impl Proxy {
         format!("unix://{}", self.directory.path().join("s").display())
     }
 
-    /// How many requests have not met their fate yet.
+    /// The number of planned requests that have not come yet.
     pub(super) fn unused(&self) -> usize {
         self.plan
             .lock()
@@ -71,7 +72,7 @@ impl Proxy {
             .len()
     }
 
-    /// Resolves when a request has met its fate.
+    /// Resolves when a planned request has met its fate.
     pub(super) async fn struck(&self) {
         self.struck.notified().await;
     }
@@ -121,7 +122,7 @@ async fn pass(mut client: UnixStream, plan: Plan, struck: Arc<Notify>) -> io::Re
     Ok(())
 }
 
-/// The request's first line and headers, and what of its body came with them.
+/// Reads the request's first line and headers, with any part of the body that came with them.
 async fn head(client: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {

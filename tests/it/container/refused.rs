@@ -1,4 +1,4 @@
-//! What cannot start says why in the engine's own words, and leaves nothing.
+//! A container that cannot start gives the engine's own reason and leaves nothing behind.
 
 use tests::engine::{BUSYBOX, MISSING};
 
@@ -40,8 +40,8 @@ async fn container_pull_that_is_not_wanted_any_more_is_given_up() {
     );
 }
 
-/// Podman may pull what fits itself, whatever it is asked for; run, that would be another machine's
-/// program or none.
+/// Podman may pull an image of its own architecture, whatever was asked for. To run it would mean
+/// another machine's program, or none.
 #[tokio::test]
 async fn container_image_for_another_machine_is_refused_in_plain_words() {
     let (other, name) = if cfg!(target_arch = "aarch64") {

@@ -1,4 +1,4 @@
-//! Images with settings of their own, and what a command finds inside.
+//! Images with settings of their own, and what a command finds inside them.
 
 use domain::script::{self, variable};
 use tests::engine::{AWKWARD, BUSYBOX, ENTRYPOINT, USER, WORKDIR};
@@ -7,7 +7,7 @@ use super::*;
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
-/// A task that runs `command` beneath the real script.
+/// A task that runs `command` under the real script.
 fn scripted(image: &str, command: &str) -> Case {
     let mut case = Case::new(image, script::text());
     let variables = [
@@ -21,7 +21,7 @@ fn scripted(image: &str, command: &str) -> Case {
     case
 }
 
-/// The command's own lines: the script's markers taken off.
+/// The command's own lines, without the script's marker lines.
 fn own_lines(output: &[u8]) -> Vec<String> {
     let text = text(output);
     let own = text

@@ -4,7 +4,7 @@ use domain::ports::Definitions;
 
 use super::{records::at, store::at_once};
 
-/// Makes a test of each rule for the definitions that the function makes.
+/// Makes a test of each rule, for the definitions that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { definitions, $fresh:

@@ -1,4 +1,4 @@
-//! The store of a stack: the contracts.
+//! The contract suites on the store of a stack.
 
 use aws::dynamo::{DynamoStore, Item};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -18,7 +18,7 @@ use super::{
     spoilt::{Newer, Spoil},
 };
 
-/// When all of these tests play, or a little later.
+/// The time of these tests, or a little later.
 fn now() -> domain::Timestamp {
     at(1_000_000)
 }
@@ -31,8 +31,8 @@ pub(crate) async fn fresh_store() -> (DynamoStore, Table) {
     )
 }
 
-/// Reaches the items past the store, as another release's function would. The key of an execution's
-/// item is what the store itself writes.
+/// Reads and writes items past the store, as another release's function would. The store itself
+/// gives the key of an execution's item.
 struct Raw {
     table: Table,
     store: DynamoStore,
@@ -44,7 +44,7 @@ async fn fresh_and_raw() -> (DynamoStore, Raw) {
 }
 
 impl Raw {
-    /// The keys of the request's and of the state's item.
+    /// The keys of the request item and the state item.
     fn keys(&self, id: &ExecutionId) -> [Item; 2] {
         let any = Execution {
             id: id.clone(),
@@ -182,8 +182,8 @@ mod definitions {
     crate::contract::definitions::suite!(super::fresh_store);
 }
 
-/// After minutes nothing else than the launch batch leads the sweep to a run. The release that can
-/// read the record needs it there.
+/// After some minutes the launch batch is the sweep's only way to a run. The release that can read
+/// the record needs it there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_read() {
     let (store, raw) = fresh_and_raw().await;
@@ -211,7 +211,7 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
     for _ in 0..3 {
         later.reconcile().await.expect("it answers");
     }
-    // As the release that knows the status finds it.
+    // The release that knows the status finds it so.
     raw.set_status(&ids[1], "LAUNCHING").await;
     let id = |loaded: &Loaded| match loaded {
         Ok(execution) => execution.id.clone(),
@@ -235,7 +235,8 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
     );
 }
 
-/// Between a request and its state somebody died; the same place is then taken by another request.
+/// A process died after it wrote the request and before it wrote the state. Then another request
+/// takes the same id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_a_crash_left_behind_is_replaced_by_the_one_that_is_accepted() {
     let (store, table) = fresh_store().await;

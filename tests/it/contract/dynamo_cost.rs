@@ -1,4 +1,4 @@
-//! What the store of a stack costs, in DynamoDB's own units.
+//! The cost of a stack's store, in DynamoDB's own units.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ fn now() -> domain::Timestamp {
     at(1_000_000)
 }
 
-/// A store whose calls are counted.
+/// A store with counted calls.
 async fn counted() -> (DynamoStore, Meter, Table) {
     let (table, meter) = (Table::create().await, Meter::default());
     let store = DynamoStore::new(meter.attach(&table.client), &table.name, 90);
     (store.with_clock(now).settling(Duration::ZERO), meter, table)
 }
 
-/// What a run looks like in an account: names of common length, and what a task's snapshots say.
+/// A typical run in an account: names of common length, and the usual snapshots of a task.
 mod typical {
     use domain::{
         Timestamp,
@@ -205,18 +205,18 @@ mod typical {
     }
 }
 
-/// How the runs of a test live.
+/// The life of a test's runs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Life {
-    /// Each is accepted under a claim of its own, as the API's single runs are.
+    /// Whether each is accepted under its own claim, as the API's single runs are.
     claimed: bool,
     lock: Option<&'static str>,
     exit_code: i32,
-    /// Launched together, under a limit of their pool.
+    /// How many are launched together, under a limit of their pool.
     together: usize,
 }
 
-/// What each step of a run's life writes.
+/// The writes of each step of a run's life.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Steps {
     accepted: f64,
@@ -224,7 +224,7 @@ struct Steps {
     known: f64,
     runs: f64,
     ended: f64,
-    /// What the sweep writes of it once it is over.
+    /// The sweep's writes once the run is over.
     swept: f64,
 }
 
@@ -235,7 +235,7 @@ impl Steps {
 }
 
 impl Life {
-    /// What was written since the last look, for each run; to the hundredth.
+    /// The writes per run since the last look, to the hundredth.
     #[expect(clippy::cast_precision_loss, reason = "a few dozen runs")]
     fn each(self, meter: &Meter) -> f64 {
         (meter.take().writes / self.together as f64 * 100.0).round() / 100.0
@@ -298,7 +298,8 @@ impl Life {
         }
     }
 
-    /// Everything that is seen of each run, one after the other, as the state tracker does it.
+    /// Applies everything observed of each run, one observation after the other, as the state
+    /// tracker does.
     async fn observed(
         self,
         store: &DynamoStore,
@@ -343,15 +344,15 @@ fn all(written: Vec<Result<Execution, UpdateError>>) -> Vec<Execution> {
         .expect("there is room")
 }
 
-/// The steps of a life, in a store that has noted already what is noted once for many runs (the
-/// day, the line).
+/// The steps of a life, in a store that has already written what is written once for many runs (the
+/// day, the backlog).
 async fn steps(life: Life) -> Steps {
     let (store, meter, _table) = counted().await;
     life.cost(&store, &meter, 0).await;
     life.cost(&store, &meter, 1_000).await
 }
 
-/// BENCHMARKS.md shows these figures.
+/// Checks the figures that BENCHMARKS.md shows.
 fn check_steps(steps: Steps, most: Steps) {
     let pairs = [
         (steps.accepted, most.accepted),
@@ -452,7 +453,7 @@ async fn a_lock_costs_two_transactions() {
     );
 }
 
-/// Two items each, and nothing else: what they note in the directories was noted before.
+/// Two items each and nothing else: their directory entries exist already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_lines_at_once_cost_two_writes_each() {
     let (store, meter, _table) = counted().await;
@@ -476,12 +477,12 @@ async fn many_lines_at_once_cost_two_writes_each() {
     assert_eq!(meter.take().calls, 200);
 }
 
-/// What history is kept: 90 days.
+/// How long history is kept: 90 days.
 const KEPT_MS: i64 = 90 * 24 * 3_600_000;
-/// Executions that are put together, by as many requests at a time as fit.
+/// How many executions are written together, in as many requests as they need.
 const TOGETHER: i64 = 200;
 
-/// Puts so many executions, spread over all that history keeps, of which all but the tenth part are
+/// Writes this many executions, spread over the whole time that history is kept. Nine in ten are
 /// bob's.
 async fn fill(store: &DynamoStore, table: &Table, count: i64) {
     for from in (0..count).step_by(usize::try_from(TOGETHER).expect("small")) {
@@ -496,7 +497,8 @@ async fn fill(store: &DynamoStore, table: &Table, count: i64) {
                 ..Wish::of(by, -number * (KEPT_MS / count))
             }
             .execution();
-            // Which days there are is noted by a creation: at least two of them for each day.
+            // `create` also writes the directory of days, so at least two executions of each day go
+            // through it.
             if number % (count / 200) == 0 {
                 store.create(&execution, None).await.expect(ANSWERS);
                 continue;
@@ -525,7 +527,7 @@ async fn fill(store: &DynamoStore, table: &Table, count: i64) {
     }
 }
 
-/// What [`pages`] reads.
+/// The pages that [`pages`] reads.
 const PAGES: [&str; 6] = [
     "all, first page",
     "all, second",
@@ -535,7 +537,7 @@ const PAGES: [&str; 6] = [
     "of a group, second",
 ];
 
-/// The cost of a page of each kind with so many executions there.
+/// The cost of a page of each kind with this many executions.
 async fn pages(count: i64) -> Vec<Spent> {
     let (store, meter, table) = counted().await;
     fill(&store, &table, count).await;
@@ -563,9 +565,9 @@ async fn pages(count: i64) -> Vec<Spent> {
     costs
 }
 
-/// A page reads its own records, two items each, and some entries of an index.
+/// Checks that a page reads only its own records, two items each, and some entries of an index.
 fn check(costs: &[Spent]) {
-    // For BENCHMARKS.md: `--no-capture`.
+    // The figures are for BENCHMARKS.md: run with `--no-capture`.
     #[expect(clippy::print_stderr, reason = "the figures")]
     for (cost, page) in costs.iter().zip(PAGES) {
         eprintln!("{page}: {cost:?}");

@@ -1,4 +1,4 @@
-//! Counters that a process left wrong by dying between its two writes, and the sweep that finds
+//! Counters left wrong by a process that died between its two writes, and the sweep that corrects
 //! them.
 
 use std::{
@@ -38,16 +38,16 @@ fn later() -> domain::Timestamp {
     at(1_200_000)
 }
 
-/// Fails the writes of items whose partition begins like this: what a process that dies just before
-/// them leaves.
+/// Fails writes to items with this partition prefix, to leave what a process leaves that dies just
+/// before them.
 #[derive(Clone, Debug, Default)]
 struct Cut(Arc<Mutex<Option<&'static str>>>);
 
-/// The partition of the states.
+/// The partition prefix of the states.
 const STATES: &str = "X#";
-/// The partitions of the launch batches.
+/// The partition prefix of the launch batches.
 const BATCHES: &str = "OPEN#";
-/// The partition of the counters.
+/// The partition prefix of the counters.
 const COUNTERS: &str = "U#";
 
 impl Cut {
@@ -286,7 +286,8 @@ async fn a_counter_that_is_too_low_is_raised() {
     assert_eq!(used(&store).await, 2 * CPU);
 }
 
-/// Sweeps all the time beside launches and ends: none of what is on its way is taken for a fault.
+/// Sweeps run all the time beside launches and ends. The sweep takes no write in progress for a
+/// fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
     let World {

@@ -1,5 +1,5 @@
-//! Removing a record that cannot be read: the same on one machine and in a table, and what is told
-//! by one of them alone.
+//! Removing an unreadable record: the rules for one machine and for a table, then the rules of
+//! each.
 
 use std::{collections::HashMap, future::Future};
 
@@ -26,7 +26,7 @@ use super::records::{CPU, POOL, Wish, admissions, at, launch, launching, lock, t
 
 const ANSWERS: &str = "the store answers";
 
-/// A store whose records can be spoilt.
+/// A store with records that a test can spoil.
 pub(crate) trait Case: Sync {
     /// The adapter.
     type Adapter: Store;
@@ -41,7 +41,7 @@ pub(crate) trait Case: Sync {
     fn spoil(&self, id: &ExecutionId) -> impl Future<Output = ()> + Send;
 }
 
-/// Makes a test of each rule for the case that the function makes.
+/// Makes a test of each rule, for the case that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { forget, $fresh:
@@ -67,7 +67,7 @@ fn locked(at: i64) -> Wish {
     }
 }
 
-/// Its task runs.
+/// An execution with a running task.
 async fn running(store: &impl Store, wish: Wish) -> Execution {
     let launched = launch(store, &wish.submit(store).await).await;
     let task = Task {
@@ -85,7 +85,7 @@ async fn running(store: &impl Store, wish: Wish) -> Execution {
         .expect("nobody else writes it")
 }
 
-/// Removes a record, whose task is over if it had one.
+/// Removes a record. Its task, if it has one, is over.
 async fn forgotten(case: &impl Case, id: &ExecutionId) -> Forgotten {
     let mut stopped = None;
     loop {
@@ -129,7 +129,7 @@ pub(crate) async fn what_is_not_there_is_missing<C: Case>(case: C) {
 pub(crate) async fn a_lock_and_a_place_of_a_group_are_free_again<C: Case>(case: C) {
     let store = case.store();
     let spoilt = running(store, locked(0)).await;
-    // Of another submitter, so that its id ends otherwise.
+    // The other submitter gives it an id with another end.
     let next = Wish {
         by: "b",
         ..locked(1)
@@ -231,7 +231,7 @@ pub(crate) async fn what_waits_leaves_its_backlog<C: Case>(case: C) {
     assert_eq!(store.load(&holder.id).await.expect(ANSWERS), Some(holder));
 }
 
-/// A file, and a connection that writes past mycli.
+/// A database file, and a connection that writes past mycli.
 struct OneMachine {
     store: LocalStore,
     folder: TempDir,
@@ -279,7 +279,7 @@ mod one_machine {
     crate::contract::forget::suite!(super::on_one_machine);
 }
 
-/// The use of each limit is the sum over all other records, so that nothing of this one has to be
+/// The usage of each limit is the sum over all other records, so nothing of this record has to be
 /// read.
 #[tokio::test]
 async fn a_row_that_tells_nothing_gives_back_all_the_same() {
@@ -340,7 +340,7 @@ struct Stack {
 }
 
 impl Stack {
-    /// Every item of an execution: of its request, its state and its task.
+    /// Every item of an execution: its request, its state and its task.
     async fn items(&self, execution: &ExecutionId) -> Vec<HashMap<String, AttributeValue>> {
         let backwards: String = execution.as_str()["exec_".len()..].chars().rev().collect();
         let all = self
@@ -432,7 +432,7 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
     let spoilt = running(&stack.store, locked(0)).await;
     stack.spoil(&spoilt.id).await;
     assert_eq!(stack.items(&spoilt.id).await.len(), 3);
-    // Its lock is not for others while its task runs.
+    // Nobody else gets its lock while its task runs.
     assert_eq!(
         stack.forget(&spoilt.id, None).await,
         Forgetting::Runs {
@@ -487,7 +487,7 @@ async fn what_a_broken_request_does_not_tell_is_said() {
     );
 }
 
-/// A repetition of the request would make it again, under its old id.
+/// A repeated request would otherwise create it again, under its old id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn its_idempotency_key_is_free_again() {
     let (stack, ()) = on_a_stack().await;
@@ -520,7 +520,7 @@ async fn its_idempotency_key_is_free_again() {
     );
 }
 
-/// A counter below zero would let two hold the lock.
+/// A counter below zero would let two runs hold the lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_that_is_not_counted_is_not_given_back() {
     let (stack, ()) = on_a_stack().await;

@@ -9,7 +9,7 @@ use domain::{
 
 use super::records::at;
 
-/// Makes a test of each rule for the keys that the function makes.
+/// Makes a test of each rule, for the keys that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { keys, $fresh:
@@ -106,7 +106,7 @@ async fn good(keys: &impl Keys) -> Vec<String> {
     good
 }
 
-/// Rotates the key that is listed.
+/// Rotates the listed key.
 async fn rotate(keys: &impl Keys, id: &str, until: i64, now: i64) {
     let old = keys.list_keys().await.expect(ANSWERS).remove(0);
     let (old, new) = old.rotated(key("of the record", id), at(until), at(now));
@@ -119,8 +119,8 @@ async fn rotate(keys: &impl Keys, id: &str, until: i64, now: i64) {
     );
 }
 
-/// The answer of a rotation may be lost. The key that everybody uses outlives the next one all the
-/// same.
+/// A rotation's answer may be lost. The key in use still stays valid as long as its own rotation
+/// said, even after a later rotation.
 pub(crate) async fn a_rotated_key_stays_as_long_as_the_new_one_says(keys: impl Keys) {
     keys.add_key(&key("ci", "1")).await.expect(ANSWERS);
     rotate(&keys, "2", 100, 0).await;

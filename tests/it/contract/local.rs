@@ -1,5 +1,5 @@
-//! The store and the queue of one machine: the contracts, and what only a file shared by several
-//! processes has to do.
+//! The contract suites on the store and the queue of one machine, and the rules for a file that
+//! several processes share.
 
 use std::{
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
@@ -223,7 +223,7 @@ fn message(body: &str) -> Message {
     serde_json::from_str(body).expect("a message")
 }
 
-/// Two processes, told apart by their workers, on one file.
+/// Two processes with different workers on one file.
 struct Two {
     _dir: Dir,
     here: Database,
@@ -248,7 +248,7 @@ impl Two {
         )
     }
 
-    /// The queue of the first, and who it woke.
+    /// The queue of the first process, and the workers it woke.
     fn queue(&self) -> (LocalQueue, Arc<Mutex<Vec<WorkerId>>>) {
         let woken = Arc::new(Mutex::new(Vec::new()));
         let wake = Arc::clone(&woken);
@@ -504,7 +504,8 @@ async fn a_message_goes_to_the_worker_that_runs_what_it_is_about() {
         1
     );
 
-    // A line without an execution: whose entry is the oldest, else our own.
+    // A backlog wakeup that names no execution goes to the worker with the oldest entry, or else to
+    // our own.
     queue.send(vec![about(None).into()]).await.expect(ANSWERS);
     assert_eq!(
         queue
@@ -562,7 +563,7 @@ async fn a_waiter_hears_of_new_and_of_delayed_messages() {
         1
     );
 
-    // The delayed one rings twice: when it is sent, and when it is due.
+    // A delayed message wakes the worker twice: when it is sent and when it is due.
     queue
         .send(vec![Outgoing {
             message: check,
@@ -848,8 +849,7 @@ async fn what_is_over_leaves_no_counter_behind() {
     }
 }
 
-/// Where the index has to bring the line's first entries, at a cost that does not show in how long
-/// the line is.
+/// The index returns the backlog's first entries at a cost that does not grow with the backlog.
 #[tokio::test]
 async fn a_long_backlog_of_one_does_not_hide_another() {
     let dir = Dir::new();
@@ -951,7 +951,7 @@ async fn the_mark_of_a_group_in_a_file_of_the_version_before_is_kept() {
     );
 }
 
-/// Several names are the machine's own user's from then on.
+/// Several names belong to the machine's own user from this version on.
 #[tokio::test]
 async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     let dir = Dir::new();
@@ -990,12 +990,12 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     );
 }
 
-/// Takes away the columns and tables that versions 4 and 5 added.
+/// Removes the columns and tables that versions 4 and 5 added.
 const BEFORE_PRINCIPALS: &str =
     "DROP INDEX executions_by_name; ALTER TABLE executions DROP COLUMN by_name; DROP TABLE retired_keys;
      ALTER TABLE pumps DROP COLUMN vcpus; ALTER TABLE pumps DROP COLUMN launch_rate;";
 
-/// `back` makes of the file what it was in an earlier version.
+/// `back` turns the file into what it was in an earlier version.
 async fn a_file_is_brought_up_to_date(back: &str) {
     let dir = Dir::new();
     let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
@@ -1088,13 +1088,13 @@ fn what_is_no_store_is_named_and_kept() {
     assert!(matches!(error, OpenError::File { .. }), "{error:?}");
 }
 
-/// The variables by which this test program, run as a child, is told to be one of many writers.
+/// The variables that make this test program, run as a child, one of many writers.
 const CHILD_PATH: &str = "MYCLI_TEST_STORE";
 const CHILD_NUMBER: &str = "MYCLI_TEST_WRITER";
-/// What each of the writers does.
+/// The number of writes of each writer.
 const WRITES: u32 = 40;
 
-/// Not a test by itself: what the children of the tests below run.
+/// Not a test by itself: the children of the tests below run it.
 #[tokio::test]
 #[ignore = "a part of the tests of several processes"]
 async fn child_that_writes() {
@@ -1134,7 +1134,7 @@ async fn child_that_writes() {
     }
 }
 
-/// A child of this program, killed with this value if it is still there.
+/// A child of this program. It is killed when dropped.
 struct Writer(Child);
 
 impl Writer {
@@ -1162,7 +1162,7 @@ impl Writer {
         )
     }
 
-    /// Its end, and all it said.
+    /// Returns its exit status and its standard error.
     fn finish(mut self) -> (std::process::ExitStatus, String) {
         use std::io::Read;
         let mut said = String::new();

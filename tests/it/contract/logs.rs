@@ -12,7 +12,7 @@ use local::log_file::{LocalLogs, LogWriter};
 use tempfile::TempDir;
 use tests::emulator;
 
-/// Makes a test of each rule for the logs that the function makes.
+/// Makes a test of each rule, for the logs that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { logs, $fresh:
@@ -34,11 +34,11 @@ const ANOTHER: &str = "task/main/fedcba9876543210fedcba9876543210";
 pub(crate) trait Written {
     type Logs: Logs;
     fn logs(&self) -> &Self::Logs;
-    /// Adds lines to [`STREAM`]; with none it is there, and empty.
+    /// Appends lines to [`STREAM`]. With no lines it creates an empty stream.
     async fn write(&self, lines: &[String]);
 }
 
-/// Files.
+/// Logs in files.
 struct Files(LocalLogs);
 
 impl Written for Files {
@@ -58,7 +58,7 @@ impl Written for Files {
     }
 }
 
-/// A log group of the emulator's.
+/// A log group of the emulator.
 struct Group {
     logs: CloudWatchLogs,
     client: Client,
@@ -73,7 +73,7 @@ impl Written for Group {
     }
 
     async fn write(&self, lines: &[String]) {
-        // It may be there.
+        // The stream may exist already.
         let _made = self
             .client
             .create_log_stream()
@@ -127,7 +127,7 @@ async fn group() -> (Group, ()) {
         .await
         .expect("it has an address");
     let config = crate::aws::config(&endpoint);
-    // The emulator is shared.
+    // All tests share the emulator.
     let name = format!("/aws/mycli/test-{:032x}", aws::system::System.bits());
     let client = Client::new(&config);
     client
@@ -166,7 +166,8 @@ fn numbered(lines: std::ops::Range<usize>) -> Vec<String> {
     lines.map(|number| format!("line {number}")).collect()
 }
 
-/// All from a cursor to the present end: the lines, where to go on, and in how many parts.
+/// Reads everything from a cursor to the current end. Returns the lines, the next cursor and the
+/// number of parts.
 async fn read(log: &impl Written, from: Option<&str>) -> (Vec<String>, String, usize) {
     let (mut lines, mut cursor, mut parts) = (Vec::new(), from.map(str::to_owned), 0);
     loop {

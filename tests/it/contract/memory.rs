@@ -1,4 +1,4 @@
-//! The stores and queues of the simulation: the contracts.
+//! The contract suites on the simulation's stores and queues.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The rules of `domain::ports::Queue`, and of what an event source does at its other end.
+//! The rules of `domain::ports::Queue`, and of the event source at its other end.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,7 +11,7 @@ use QueueName::{Control, Launch};
 
 use super::records::{POOL, Wish, lock};
 
-/// Makes a test of each rule for the queue that the function makes.
+/// Makes a test of each rule, for the queue that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { queue, $fresh:
@@ -35,14 +35,14 @@ pub(crate) use suite;
 pub(crate) struct Got<H> {
     pub(crate) message: Message,
     pub(crate) receives: u32,
-    /// By which it is deleted or released.
+    /// The handle that deletes or releases it.
     pub(crate) handle: H,
 }
 
-/// The other end of a queue: what SQS and its event source do on AWS.
+/// The receiving end of a queue: SQS and its event source on AWS.
 pub(crate) trait Receiver: Queue + Clone + 'static {
     type Handle: Clone + std::fmt::Debug + PartialEq + Send;
-    /// After so many receives a message becomes a dead letter.
+    /// How many times a message is received before it becomes a dead letter.
     const MAX_RECEIVES: u32;
     fn receive(
         &self,
@@ -56,7 +56,7 @@ pub(crate) trait Receiver: Queue + Clone + 'static {
 }
 
 const LONG: Duration = Duration::from_secs(300);
-/// How long a test waits for what must come. Far more than it takes.
+/// How long a test waits for something that must come. It is far more than needed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn check(entropy: u128) -> Message {
@@ -77,7 +77,7 @@ async fn send(queue: &impl Queue, messages: impl IntoIterator<Item = Message>) {
         .expect("the queue answers");
 }
 
-/// Receives until there is something.
+/// Receives until something comes.
 async fn received<R: Receiver>(
     queue: &R,
     name: QueueName,

@@ -1,4 +1,4 @@
-//! Records as the pipeline makes them: through the domain's own functions.
+//! Records made as the pipeline makes them, by the domain's own functions.
 
 use chrono::TimeDelta;
 use domain::{
@@ -18,10 +18,10 @@ use domain::{
 use tests::callers::caller;
 
 pub(crate) const POOL: LimitKey = LimitKey::Pool(CapacityPool::Machine);
-/// The CPU units of the smallest task, which all of these are.
+/// The CPU units of the smallest task, which all tests here use.
 pub(crate) const CPU: u32 = 256;
 
-/// So many milliseconds after the moment at which all of these tests play.
+/// This many milliseconds after the time at which all these tests start.
 pub(crate) fn at(millis: i64) -> Timestamp {
     Timestamp::from_timestamp_millis(1_764_000_000_000 + millis).expect("in range")
 }
@@ -30,13 +30,13 @@ pub(crate) fn lock(name: &str) -> LimitKey {
     LimitKey::Lock(name.parse().expect("a name"))
 }
 
-/// What a test says of an execution; the rest is the same for all.
+/// The properties of an execution that a test chooses. The rest is the same for all.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) by: &'static str,
-    /// Submitted so many milliseconds after the start.
+    /// When it is submitted, in milliseconds after the start.
     pub(crate) at: i64,
-    /// Tells ids of the same moment apart.
+    /// Distinguishes the ids of executions with the same time.
     pub(crate) entropy: u128,
     pub(crate) priority: i64,
     pub(crate) lock: Option<&'static str>,
@@ -61,7 +61,7 @@ impl Default for Wish {
 }
 
 impl Wish {
-    /// By whom and when: enough for most.
+    /// An execution by this submitter at this time, which is enough for most tests.
     pub(crate) fn of(by: &'static str, at: i64) -> Self {
         Self {
             by,
@@ -112,12 +112,12 @@ pub(crate) fn claim(key: &str, digest: &str, expires: i64) -> Claim {
     }
 }
 
-/// All that it demands, with this much of the pool.
+/// All its demands, with this much of the pool.
 pub(crate) fn admissions(execution: &Execution, max: Option<u32>) -> Vec<Admission> {
     throttle::admissions(execution, max)
 }
 
-/// Those of an installation without any limit.
+/// The settings of an installation without any limit.
 pub(crate) fn settings() -> Settings {
     Settings {
         cluster: "cluster".into(),
@@ -153,7 +153,7 @@ pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
     execution.launching(plan, now).expect("it has a due ticket")
 }
 
-/// Records the launch, with no limit.
+/// Records the launch, without a limit.
 pub(crate) async fn launch(store: &impl Store, execution: &Execution) -> Execution {
     let now = execution.submitted_at + TimeDelta::milliseconds(1);
     store
@@ -166,7 +166,7 @@ pub(crate) async fn launch(store: &impl Store, execution: &Execution) -> Executi
         .expect("there is no limit")
 }
 
-/// 32 hexadecimal digits, other ones for another execution.
+/// 32 hexadecimal digits that depend on the execution.
 pub(crate) fn task_id(execution: &Execution) -> String {
     let number = execution.id.as_str().bytes().fold(0_u128, |sum, byte| {
         sum.wrapping_mul(131).wrapping_add(byte.into())
@@ -181,7 +181,7 @@ pub(crate) fn task_arn(execution: &Execution) -> String {
     )
 }
 
-/// The execution once its task has stopped with this exit code and its log said nothing.
+/// The execution after its task stopped with this exit code. Its log is empty.
 pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
     let now = at(60_000);
     let container = Container {
@@ -215,7 +215,7 @@ pub(crate) async fn close(store: &impl Store, execution: &Execution, exit_code: 
         .expect("nobody else writes it")
 }
 
-/// The submitters of these, in order: "abba".
+/// The submitters in order, such as "abba".
 pub(crate) fn names<'a>(submitters: impl IntoIterator<Item = &'a String>) -> String {
     submitters
         .into_iter()

@@ -6,7 +6,7 @@ use aws::dynamo::DynamoStore;
 use domain::{key::Role, ports::Secrets, secret::SecretRecord};
 use tempfile::TempDir;
 
-/// Makes a test of each rule for the secrets that the function makes.
+/// Makes a test of each rule, for the secrets that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { secrets, $fresh:
@@ -27,7 +27,7 @@ pub(crate) trait Kept {
     async fn remove(&self, name: &str);
 }
 
-/// Files that only their owner can read.
+/// Secrets in files that only their owner can read.
 struct Files(local::secrets::Secrets, TempDir);
 
 impl Kept for Files {

@@ -1,5 +1,5 @@
-//! A record that cannot be read stops nothing but itself (rule 12), and what a newer release wrote
-//! is neither lost nor guessed at (rule 13).
+//! An unreadable record stops nothing but itself (rule 12). What a newer release wrote is neither
+//! lost nor guessed at (rule 13).
 
 use domain::{
     backlog::BacklogState,
@@ -17,8 +17,8 @@ use tests::{callers::caller, loaded::pages};
 
 use super::records::{POOL, Wish, at, launch, stopped};
 
-/// Makes a test of each rule of a bad record for the store that the function makes, with what
-/// reaches its records.
+/// Makes a test of each rule about a spoilt record, for the store that `$fresh` makes. `$fresh`
+/// also gives access to the store's records.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::spoilt::rules! { $fresh:
@@ -31,7 +31,7 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-/// Makes a test of each rule of a newer release's forms.
+/// Makes a test of each rule about the forms of a newer release.
 macro_rules! newer {
     ($fresh:path) => {
         $crate::contract::spoilt::rules! { $fresh:
@@ -62,29 +62,29 @@ const ANSWERS: &str = "the store answers";
 
 /// Spoils records, past the store.
 pub(crate) trait Spoil {
-    /// From now on this record has a value that no release knows.
+    /// Gives this record a value that no release knows.
     async fn spoil(&self, id: &ExecutionId);
 }
 
-/// Writes what a newer release might, past the store.
+/// Writes what a newer release might write, past the store.
 pub(crate) trait Newer {
-    /// Gives the record, and its last attempt, a field that this release does not know.
+    /// Adds a field that this release does not know to the record and to its last attempt.
     async fn add_fields(&self, id: &ExecutionId);
 
-    /// The two fields as they are stored now.
+    /// The two fields as stored now.
     async fn fields(&self, id: &ExecutionId) -> [Option<String>; 2];
 
-    /// Sets the status to this word.
+    /// Sets the status to this text.
     async fn set_status(&self, id: &ExecutionId, status: &str);
 
     /// Raises the version of the record's form by one.
     async fn raise_version(&self, id: &ExecutionId);
 
-    /// Puts this text where the state of a backlog has what holds it; `None` for a field that this
-    /// release does not know.
+    /// Sets this text as what holds the backlog, in the backlog's state. `None` adds a field that
+    /// this release does not know.
     async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>);
 
-    /// That field of the backlog's state, as it is stored now.
+    /// That field of the backlog's state, as stored now.
     async fn backlog_state_field(&self, key: &LimitKey) -> Option<String>;
 }
 

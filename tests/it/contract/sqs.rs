@@ -1,4 +1,4 @@
-//! The queue's contract over SQS: the emulator's, or the one that `MYCLI_TEST_SQS_ENDPOINT` names.
+//! The queue's contract over SQS: the emulator's, or the one named by `MYCLI_TEST_SQS_ENDPOINT`.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ impl Queues {
         arn(&self.client, &self.control).await
     }
 
-    /// How many dead letters there are, hidden ones included.
+    /// The number of dead letters, hidden ones included.
     pub(crate) async fn all_control_dead(&self) -> usize {
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
@@ -137,7 +137,7 @@ async fn arn(client: &Client, url: &str) -> String {
     output.attributes().expect("attributes")[&QueueAttributeName::QueueArn].clone()
 }
 
-/// The queues with the ends that only a test has.
+/// The queues, with the receiving ends that only a test has.
 #[derive(Clone)]
 pub(crate) struct Sqs {
     queue: SqsQueue,

@@ -32,7 +32,7 @@ use super::records::{
     task_arn, task_id,
 };
 
-/// Makes a test of each rule for the store that the function makes.
+/// Makes a test of each rule, for the store that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { store, $fresh:
@@ -90,7 +90,7 @@ macro_rules! suite {
 }
 pub(crate) use suite;
 
-/// A store of which several tasks can have a handle.
+/// A store that several tasks can share.
 pub(crate) trait Shared: Store + Clone + 'static {}
 impl<S: Store + Clone + 'static> Shared for S {}
 
@@ -117,7 +117,7 @@ async fn backlog(
     store.backlog(key, now, limit).await.expect(ANSWERS)
 }
 
-/// Who is in the pool's backlog, in order.
+/// The submitters in the pool's backlog, in order.
 async fn submitters(store: &impl Store) -> String {
     names(
         backlog(store, &POOL, at(1_000_000), 100)
@@ -127,7 +127,7 @@ async fn submitters(store: &impl Store) -> String {
     )
 }
 
-/// Runs the same write many times at once; says what came of each.
+/// Runs the same write many times at once and returns all results.
 pub(super) async fn at_once<S: Clone, T: Send + 'static, F>(
     store: &S,
     times: u32,
@@ -461,7 +461,7 @@ pub(crate) async fn of_many_updates_of_one_record_one_is_made(store: impl Shared
     assert_eq!(used(&store, &POOL).await, CPU);
 }
 
-/// The client token that it was launched with.
+/// The client token of its launch.
 fn token(launched: &Execution) -> String {
     let input = launched
         .open_attempt()
@@ -469,7 +469,7 @@ fn token(launched: &Execution) -> String {
     input.expect("it is being launched").client_token.clone()
 }
 
-/// Writes the next version, and reads it back.
+/// Writes the next version and reads it back.
 async fn kept(store: &impl Store, before: &Execution, after: Option<Execution>) -> Execution {
     let after = after.expect("it changes");
     let written = store
@@ -578,7 +578,7 @@ pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
     kept(&store, &launched, Some(stopped(&launched, 124))).await;
 }
 
-/// The launches of these, under this much of their pool.
+/// The launches of these executions, under this much of their pool.
 fn launches(executions: &[Execution], max: u32) -> Vec<Update> {
     let launch = |execution: &Execution| Update {
         before: execution.clone(),
@@ -909,7 +909,7 @@ pub(crate) async fn a_backlogs_state_is_replaced_only_by_who_has_read_it(store: 
     }
 }
 
-/// What was written, with what the store counts and keeps by itself.
+/// The progress as written, with the revision and the unknown fields that the store sets itself.
 fn stored<W: GroupWork>(read: &W, written: &W) -> Progress {
     let Progress {
         revision, unknown, ..
@@ -937,7 +937,7 @@ pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: imp
         store.open_group_work::<GroupCancel>().await.expect(ANSWERS),
         []
     );
-    // Marks expire by the clock of the machine.
+    // Marks expire by the machine's clock.
     let now = Utc::now().trunc_subsecs(3);
     let mark = GroupCancel::new(nightly.clone(), &caller("alice"), now, None);
     assert!(store.set_group_work(&mark).await.expect(ANSWERS));
@@ -1022,7 +1022,7 @@ pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: imp
     );
 }
 
-/// Of both kinds there is one for each group, and neither knows of the other.
+/// Each group has one of each kind, independent of each other.
 pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
     let nightly: Name = "nightly".parse().expect("a name");
     let now = Utc::now().trunc_subsecs(3);
@@ -1390,7 +1390,7 @@ pub(crate) async fn an_entry_keeps_its_position_when_it_moves_to_another_backlog
     assert_eq!(backlog(&store, &lock("deploy"), at(9), 9).await, []);
 }
 
-/// Three submitters with entries of mixed priority and time, and some starts behind them.
+/// Three submitters with entries of mixed priority and time, and some earlier starts.
 async fn mixed_backlog(store: &impl Store) {
     let wishes = [
         ("a", 0, 10),
@@ -1492,7 +1492,7 @@ async fn mixed_history(store: &impl Store) -> Vec<Execution> {
     executions
 }
 
-/// Every page of a list, one after the other.
+/// Returns every page of a list, in order.
 async fn pages(store: &impl Store, filter: &Filter, limit: u32) -> Vec<Vec<Execution>> {
     let page = async |cursor: Option<&_>| store.list(filter, cursor, limit).await.expect(ANSWERS);
     loaded::pages(page).await.into_iter().map(all).collect()

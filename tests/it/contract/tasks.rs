@@ -1,5 +1,5 @@
-//! The rules of `domain::ports::Tasks`: for one machine, for the real adapter and the model of ECS
-//! on the wire, and for that model in the same process.
+//! The rules of `domain::ports::Tasks`: for one machine, for the real adapter with the model of ECS
+//! on the wire, and for the model in the same process.
 
 use std::{future::Future, time::Duration};
 
@@ -28,10 +28,10 @@ use super::records::{Wish, settings};
 use crate::ecs as model;
 
 const ANSWERS: &str = "ECS answers";
-/// A bound on a hang: looks at a task that is to be over.
+/// How often a test checks whether a task is over. This bounds a hang.
 const LOOKS: usize = 600;
 
-/// An adapter, and what it is asked for.
+/// An adapter, and the input for its calls.
 pub(crate) trait Case: Sync {
     /// The adapter.
     type Adapter: Tasks;
@@ -39,11 +39,11 @@ pub(crate) trait Case: Sync {
     fn definition(&self) -> TaskDefinition;
     fn attempt(&self, number: u32) -> AttemptId;
     fn input(&self, number: u32, definition_arn: &str) -> RunTaskInput;
-    /// Lets the tasks get on.
+    /// Lets the tasks make progress.
     fn wait(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Makes a test of each rule for the case that the function makes.
+/// Makes a test of each rule, for the case that `$fresh` makes.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { tasks, $fresh:
@@ -205,7 +205,7 @@ pub(crate) async fn a_task_that_is_over_is_still_found<C: Case>(case: C) {
     panic!("{arn} is never over");
 }
 
-/// Commands on this machine's own shell.
+/// Commands in this machine's own shell.
 struct OnThisMachine {
     tasks: LocalTasks,
     _outlives_it: TempDir,
@@ -291,7 +291,7 @@ mod one_machine {
     crate::contract::tasks::suite!(super::on_this_machine);
 }
 
-/// The model of ECS, by whichever way.
+/// The model of ECS, on the wire or in the same process.
 struct Modelled<T> {
     tasks: T,
     clock: Manual,

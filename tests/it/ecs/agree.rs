@@ -1,4 +1,4 @@
-//! The model in this process is understood as the model on the wire is: by the same code, with the
+//! The model in this process and the model on the wire are interpreted by the same code, with the
 //! same results.
 
 use aws::quotas::ServiceQuotas;
@@ -15,7 +15,7 @@ use tests::{
 
 use super::{account, attempt, clock, definition, in_process, input, on_the_wire};
 
-/// Something that is so once a definition is registered.
+/// A change to the model after a definition is registered.
 type Situation = fn(&mut Ecs, Timestamp);
 
 const SITUATIONS: [(&str, Situation); 7] = [
@@ -49,7 +49,7 @@ fn family() -> String {
     format!("{}-{}", super::CLUSTER, definition().content_hash())
 }
 
-/// Everything that a caller of the port is told, step by step.
+/// Everything that a caller of the port sees, step by step.
 async fn told(
     tasks: &impl Tasks,
     clock: &Manual,
@@ -107,7 +107,7 @@ async fn both_ways_to_the_model_say_the_same() {
         })
         .await;
         assert_eq!(by_wire, by_port, "{name}");
-        // Events are taken by the wire alone.
+        // Only the wire takes events.
         let counted = |ecs: &Ecs| Counts {
             delivered: 0,
             ..ecs.counts().clone()

@@ -23,7 +23,7 @@ mod wire;
 
 const CLUSTER: &str = "mycli-team";
 
-/// An account with 250 vCPUs of Spot, in which a task starts in 10 s, works for 20 s and exits 0.
+/// An account with 250 Spot vCPUs. A task starts in 10 s, works for 20 s and exits 0.
 pub(crate) fn account() -> Account {
     let mut account = Account::new(7, CLUSTER).with_vcpus(Kind::Spot, 250);
     account.lives.start_up = TimeDelta::seconds(10)..=TimeDelta::seconds(10);

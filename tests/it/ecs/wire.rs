@@ -1,4 +1,4 @@
-//! Each behaviour of the model, as the real adapter meets it.
+//! Each behaviour of the model as the real adapter sees it.
 
 use aws::quotas::ServiceQuotas;
 use chrono::TimeDelta;
@@ -168,8 +168,8 @@ async fn overrides_that_are_too_long_are_refused() {
     );
 }
 
-/// More tasks of one attempt than a page of ListTasks holds: an attempt of ours has one, so they
-/// are started past the adapter.
+/// One attempt has more tasks here than a page of ListTasks holds. The adapter starts only one per
+/// attempt, so the test starts them past it.
 #[tokio::test]
 async fn an_attempts_tasks_are_listed_over_pages_running_and_stopped() {
     let clock = clock();

@@ -1,5 +1,5 @@
-//! The engine as one that is not Podman: what the program does by itself with a Docker that it
-//! cannot meet here.
+//! The engine posing as one that is not Podman, to test what mycli does only with Docker, which is
+//! not available here.
 
 use std::{
     fs, io,
@@ -17,8 +17,7 @@ use std::{
 use serde_json::json;
 use tests::engine::Engine;
 
-/// Answers the question for the version as Docker does, and passes everything else on to the
-/// engine.
+/// Answers the version request as Docker does and passes everything else on to the engine.
 pub(super) struct Docker {
     path: PathBuf,
     over: Arc<AtomicBool>,
@@ -36,7 +35,7 @@ impl Docker {
                 if ended.load(Ordering::SeqCst) {
                     return;
                 }
-                // Whoever asked may be dead.
+                // The client may be dead.
                 thread::spawn(move || drop(pass(client)));
             }
         });

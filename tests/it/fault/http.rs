@@ -1,4 +1,4 @@
-//! As little HTTP as it takes to speak to a server that may die in the middle of its answer.
+//! A minimal HTTP client for a server that may die in the middle of its answer.
 
 use std::{
     io::{self, Read, Write},
@@ -11,8 +11,8 @@ use serde_json::Value;
 /// A bound on a hang.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Posts JSON and gives the status and the answer; `None` if the server died before the whole
-/// answer came.
+/// Posts JSON and returns the status and the answer. `None` if the server died before the answer
+/// was complete.
 pub(super) fn post(
     address: SocketAddr,
     path: &str,
@@ -51,6 +51,6 @@ fn send(
 fn parse(answer: &str) -> Option<(u16, Value)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    // A body that was cut off is no JSON.
+    // A truncated body is not valid JSON.
     Some((status, serde_json::from_str(body).ok()?))
 }

@@ -1,4 +1,4 @@
-//! What a dead process held must not be held for ever against those who wait for it and live.
+//! What a dead process held is released to the living ones that wait for it.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::world::{World, eventually};
 
-/// `exec` of a command under the lock that both want.
+/// The arguments of an `exec` under the lock that both processes want.
 fn locked(world: &World, tag: &str, rest: &str) -> Vec<String> {
     let args = [
         "--local",
@@ -51,7 +51,7 @@ fn who_waits_for_a_lock_gets_it_when_its_holder_was_killed() {
     holder.signal(Signal::KILL);
     drop(holder);
     fs::write(&go, "").expect("a file");
-    // Nobody else starts mycli here: the waiter itself has to notice.
+    // Nobody else starts mycli here, so the waiting process itself has to notice.
     assert_eq!(waiter.end().code(), Some(0), "{}", waiter.err());
     world.recovers();
 }
@@ -91,8 +91,8 @@ fn ran(world: &World, tag: &str) -> Option<()> {
         .then_some(())
 }
 
-/// Where a command was begun, there it is followed: another start with other options does not begin
-/// it again elsewhere.
+/// A command is followed where it was begun. Another start with other options does not begin it
+/// again elsewhere.
 #[test]
 fn a_command_on_the_host_is_not_begun_again_in_its_image() {
     let world = World::new(false);

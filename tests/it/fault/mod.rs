@@ -1,5 +1,4 @@
-//! `kill -9` at any moment on one machine: nothing lost, nothing started twice, nothing left
-//! behind.
+//! `kill -9` at any moment on one machine: nothing is lost, started twice or left behind.
 
 mod docker;
 mod http;

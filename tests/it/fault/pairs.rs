@@ -1,4 +1,4 @@
-//! Two at the same moment on a store that neither finds there.
+//! Two processes that start at the same moment without a store.
 
 use super::world::World;
 

@@ -1,4 +1,4 @@
-//! Every crash point there is in the code.
+//! Every crash point in the code.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,10 +15,10 @@ use super::{
     world::World,
 };
 
-/// Stories told at the same time: most of one's time is spent in waiting.
+/// How many stories run at once. A story spends most of its time waiting.
 const AT_ONCE: usize = 4;
 
-/// The names in `failpoint!("…")`, outside of comments.
+/// Collects the names in `failpoint!("…")`, outside of comments.
 fn names(dir: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).expect("the sources are there") {
         let path = entry.expect("an entry").path();
@@ -46,7 +46,7 @@ struct Case {
     story: &'static Story,
 }
 
-/// Every story that may come by a point, the first and the second time that it does.
+/// Every story that may reach a point, for the first and the second time that it is reached.
 fn all_cases(name: &str) -> Vec<Case> {
     let (stories, hits) = if is_in_containers(name) {
         (IN_CONTAINERS, 1)
@@ -64,8 +64,8 @@ fn all_cases(name: &str) -> Vec<Case> {
         .collect()
 }
 
-/// As many of them as there is time for: those that are told at every point, one of the others in
-/// turn, and at some points the ones that come by nothing else.
+/// The cases that there is time for: the stories that run at every point, one of the others in
+/// turn, and for some points the only story that reaches them.
 fn chosen_cases(name: &str, turn: usize) -> Vec<Case> {
     let others: &[&str] = match name.split('.').next() {
         Some("container") => {
@@ -90,7 +90,7 @@ fn chosen_cases(name: &str, turn: usize) -> Vec<Case> {
             "dead letters",
         ],
     };
-    // Who detaches comes by this one once.
+    // A detached `exec` reaches a `machine.` point once.
     let detached = if name.starts_with("machine.") {
         "exec --detach:1"
     } else {
@@ -145,7 +145,7 @@ fn tell(case: &Case, told: &Mutex<Told>) {
     }
 }
 
-/// Whether a point is come by only where there is a container engine.
+/// Whether a point is reached only with a container engine.
 fn is_in_containers(name: &str) -> bool {
     name.starts_with("container.")
 }
@@ -155,19 +155,20 @@ fn nothing_is_lost_or_started_twice_whatever_the_crash_point() {
     check(|name| !is_in_containers(name), chosen_cases);
 }
 
-/// The calls to the container engine that make a container, in parts of a crash point's name.
+/// The calls to the container engine that make a container, as parts of a crash point's name.
 const MAKING: [&str; 4] = [".version", ".image", ".create", ".start"];
-/// Those that follow one to its end.
+/// The calls that follow a container to its end.
 const WATCHING: [&str; 4] = [".logs", ".drain", ".wait", ".poll"];
 
-/// One of these calls; `container.image.inspect` is of the image.
+/// Whether a point is one of these calls. `container.image.inspect` is about the image, so it is
+/// not.
 fn is_one_of(calls: &[&str], name: &str) -> bool {
     name.strip_prefix("container")
         .is_some_and(|call| calls.iter().any(|prefix| call.starts_with(prefix)))
 }
 
-// The engine starts one container after the other, so the points are told in three tests: each has
-// nextest's five minutes.
+// The engine starts one container after the other. So the points are split into three tests, each
+// with nextest's limit of five minutes.
 #[test]
 fn nothing_is_lost_or_started_twice_whatever_the_crash_point_of_making_a_container() {
     check(|name| is_one_of(&MAKING, name), chosen_cases);

@@ -1,4 +1,4 @@
-//! `kill -9` of a server under load, at moments that nobody chose.
+//! `kill -9` of a server under load, at random moments.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ use super::{
 
 const CLIENTS: usize = 4;
 
-/// What the clients know.
+/// The state that the clients share.
 #[derive(Default)]
 struct Load {
     server: Mutex<Option<(SocketAddr, String)>>,
@@ -29,8 +29,8 @@ struct Load {
     done: AtomicUsize,
 }
 
-/// Submits one after the other, and each again under its key until it is accepted: a lost answer
-/// must not make two of one.
+/// Submits one run after the other. Each is repeated under its key until it is accepted: a lost
+/// answer must not make two runs of one.
 fn submit_all(world: &World, load: &Load, client: usize) {
     for number in 0.. {
         if load.over.load(Ordering::SeqCst) {
@@ -53,7 +53,7 @@ fn submit_all(world: &World, load: &Load, client: usize) {
     }
 }
 
-/// The next of a row of numbers that look random and are the same each time (Knuth's multiplier).
+/// The next number of a pseudo-random sequence that is the same each time (Knuth's multiplier).
 fn next(state: &mut u64) -> u64 {
     *state = state
         .wrapping_mul(6_364_136_223_846_793_005)
@@ -61,7 +61,7 @@ fn next(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-/// Lives through some submissions, or none at all, and is killed.
+/// Runs a server until it has accepted this many submissions, maybe none, and kills it.
 fn live_and_die(world: &World, load: &Load, submissions: usize) {
     let mut server = Server::start(world, &["--vcpus", "1"], None)
         .unwrap_or_else(|process| panic!("{}", process.err()));
@@ -94,7 +94,7 @@ fn check(kills: usize) {
             );
         }
         load.over.store(true, Ordering::SeqCst);
-        // The last one answers those who still wait for an answer.
+        // The last server answers the clients that still wait.
         let last =
             Server::start(&world, &[], None).unwrap_or_else(|process| panic!("{}", process.err()));
         *load.server.lock().expect("no panic") = Some((last.address(), world.key()));

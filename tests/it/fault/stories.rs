@@ -1,5 +1,5 @@
-//! What somebody does with one machine while the program dies at a crash point. Together they come
-//! by every one of them.
+//! What a user does with one machine while the program dies at a crash point. Together the stories
+//! reach every crash point.
 
 use std::{fs, net::SocketAddr, process::Command};
 
@@ -14,21 +14,21 @@ use super::{
     world::{Process, World, eventually, is_final},
 };
 
-/// The moment in which an execution is recorded and nobody runs it.
+/// The moment at which an execution is recorded and nobody runs it.
 const RECORDED: &str = "machine.spawn_supervisor.before";
 
 /// A story. It returns whether the program under test was killed.
 pub(super) struct Story {
-    /// What it is called in a failure.
+    /// Its name in a failure.
     pub(super) name: &'static str,
-    /// It needs the container engine.
+    /// Whether it needs the container engine.
     pub(super) engine: bool,
     /// Plays it with this value of `MYCLI_FAILPOINT`.
     pub(super) play: fn(&World, &str) -> bool,
 }
 
 impl Story {
-    /// Whether it is worth while to tell this one, in a container, for this point.
+    /// Whether this story, in a container, is worth playing for this point.
     pub(super) fn is_for(&self, point: &str) -> bool {
         let only = |part: &str| point.contains(part);
         match self.name {
@@ -37,7 +37,7 @@ impl Story {
             "taking over a container" => ["inspect", "remove", "logs", "drain", "wait"]
                 .into_iter()
                 .any(only),
-            // Its command is still there once its log has been looked at.
+            // Its command still runs after its log was read.
             "serve and cancel a container" => only(".stop") || only(".remove") || only(".poll"),
             "a missing image" => only(".pull"),
             _ => only(".list"),
@@ -45,7 +45,7 @@ impl Story {
     }
 }
 
-/// Those on the host.
+/// The stories on the host.
 pub(super) const ON_HOST: &[Story] = &[
     Story {
         name: "exec on a repository",
@@ -114,7 +114,7 @@ pub(super) const ON_HOST: &[Story] = &[
     },
 ];
 
-/// Those in containers.
+/// The stories in containers.
 pub(super) const IN_CONTAINERS: &[Story] = &[
     Story {
         name: "exec in a container",
@@ -254,7 +254,7 @@ fn take_over_running(world: &World, point: &str) -> bool {
     successor.died()
 }
 
-/// Shell text that waits until a file is there.
+/// Shell text that waits until a file exists.
 fn until(world: &World, name: &str) -> String {
     format!(
         "while ! [ -e '{}' ]; do sleep 0.02; done;",
@@ -281,12 +281,12 @@ fn prune(world: &World, point: &str) -> bool {
         Vec::<String>::new(),
         "no log is left"
     );
-    // It ran, and nobody knows it any more, as was asked.
+    // It ran, and as requested nothing remembers it.
     fs::remove_file(world.path("ran-old")).expect("it ran");
     died
 }
 
-/// A submission that is repeated with the id that was said first.
+/// A submission that is repeated with the id printed at first.
 fn bulk(world: &World, point: &str) -> bool {
     let line = |tag| {
         world.promise(tag, "SUCCEEDED", Some(0));
@@ -319,7 +319,7 @@ fn bulk(world: &World, point: &str) -> bool {
     died
 }
 
-/// A message that nobody can read, and one that was given up, both left by somebody dead.
+/// An unreadable message and a dead letter, both left by a dead process.
 fn dead_letters(world: &World, point: &str) -> bool {
     world.promise("letters", "SUCCEEDED", Some(0));
     let command = world.marking("letters", "sleep 0.3");
@@ -345,7 +345,7 @@ fn dead_letters(world: &World, point: &str) -> bool {
     world.start(&["local", "supervise"], Some(point)).died()
 }
 
-/// A server that was started, and where it listens.
+/// A running server and its address.
 pub(super) struct Server<'a> {
     world: &'a World,
     process: Process,
@@ -354,7 +354,7 @@ pub(super) struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// Starts one; gives the process alone if it died before it listened.
+    /// Starts a server. Returns the process alone if it died before it listened.
     pub(super) fn start(
         world: &'a World,
         options: &[&str],
@@ -390,7 +390,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -400,7 +400,7 @@ impl<'a> Server<'a> {
         &mut self.process
     }
 
-    /// Submits; `None` if it died before it answered.
+    /// Submits a run. `None` if the server died before it answered.
     fn submit(&self, tag: &str, image: Option<&str>, command: &str) -> Option<String> {
         self.submit_with(tag, image.map(|image| ("image", image)), command)
     }
@@ -418,7 +418,7 @@ impl<'a> Server<'a> {
         Some(id)
     }
 
-    /// Waits until this is so of an execution; `None` if it died before that.
+    /// Waits until the condition holds for an execution. `None` if the server died before that.
     fn wait(&mut self, id: &str, so: impl Fn(&Value) -> bool) -> Option<()> {
         self.wait_for(&format!("/executions/{id}"), so)
     }
@@ -456,7 +456,7 @@ impl<'a> Server<'a> {
         Some(())
     }
 
-    /// Ends it in order, unless it died; says whether it did.
+    /// Stops the server in order, unless it died. Returns whether it died.
     pub(super) fn died(mut self) -> bool {
         self.process.signal(Signal::TERM);
         self.process.died()
@@ -464,7 +464,7 @@ impl<'a> Server<'a> {
 }
 
 fn serve_on_host(world: &World, point: &str) -> bool {
-    // Room for one at a time, so that the others wait.
+    // There is room for one run at a time, so the others wait.
     let started = Server::start(
         world,
         &["--vcpus", "0.25", "--launch-rate", "50"],
@@ -479,7 +479,7 @@ fn serve_on_host(world: &World, point: &str) -> bool {
     server.died()
 }
 
-/// One of the group runs, and another waits behind it, when the group is cancelled.
+/// One run of the group is running and another waits behind it when the group is cancelled.
 fn cancel_group_on_host(world: &World, point: &str) -> bool {
     let mut server = match Server::start(
         world,
@@ -514,8 +514,8 @@ fn submit_and_cancel_group(world: &World, server: &mut Server<'_>) -> Option<()>
     server.wait(&second, is_final)
 }
 
-/// One of the group has failed, and is run again by one request. The request is sent again once
-/// somebody else serves.
+/// One run of the group has failed, and one request reruns it. The request is repeated once another
+/// server runs.
 fn rerun_group_on_host(world: &World, point: &str) -> bool {
     let mut server = match Server::start(world, &[], Some(point)) {
         Ok(server) => server,
@@ -578,7 +578,7 @@ fn fail_and_rerun(
     server.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true)
 }
 
-/// Its key's file was lost.
+/// A server whose key file was lost.
 fn serve_with_new_key(world: &World, point: &str) -> bool {
     let first = Server::start(world, &[], None)
         .unwrap_or_else(|process| panic!("it serves: {}", process.err()));
@@ -674,7 +674,7 @@ fn missing_image(world: &World, point: &str) -> bool {
     world.start(&args, Some(point)).died()
 }
 
-/// Its container was made, and then somebody wanted it stopped.
+/// A container was created, and then a stop was requested before it started.
 fn stop_before_start(world: &World, point: &str) -> bool {
     world.promise("unwanted", "FAILED", None);
     world.may_not_run("unwanted");

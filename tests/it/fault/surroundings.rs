@@ -1,6 +1,5 @@
-//! What a machine does to a program: a full disk, a store that cannot be written, a clock that is
-//! set back, a container engine and a region that stand still. Nothing is lost, nothing doubled,
-//! and it is said in plain words.
+//! Failures of the machine around a program: a full disk, a read-only store, a clock set back, a
+//! container engine and a region that hang. Nothing is lost or doubled, and the messages are plain.
 
 use std::{
     fs,
@@ -17,8 +16,7 @@ use tests::{
     world::World,
 };
 
-/// A file system of its own, as small as a disk that is nearly full. Needs root, as the containers
-/// do.
+/// A separate file system, as small as a nearly full disk. Needs root, as the containers do.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -35,7 +33,7 @@ impl Disk {
         Self(path.to_owned())
     }
 
-    /// Not a byte is left.
+    /// Fills the disk to the last byte.
     fn fill(&self) {
         let full = fs::write(self.0.join("ballast"), vec![0; 4 << 20]);
         assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
@@ -52,7 +50,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a process that a failed test left may still be in it.
+        // The unmount is lazy: a process left by a failed test may still use the file system.
         let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
@@ -85,7 +83,7 @@ fn has_ended(command: &str, status: &str) -> (String, String) {
     (command.to_owned(), status.to_owned())
 }
 
-/// A run that begins, waits for the file `go`, and exits with 4; started in the background.
+/// A run that begins, waits for the file `go`, and exits with 4. It is started in the background.
 fn waiting(sandbox: &Sandbox) -> (PathBuf, PathBuf, String) {
     let (begun, go) = (sandbox.path("begun"), sandbox.path("go"));
     let command = format!(
@@ -142,7 +140,7 @@ fn what_runs_on_a_full_disk_is_not_lost_and_what_is_submitted_is_refused() {
             has_ended(&command, "FAILED")
         ]
     );
-    // A client is told nothing of the server's inside; who runs the server is.
+    // The server hides its internals from clients, but its operator sees the cause.
     let _told = serve.stop().says("the disk is full");
 }
 
@@ -170,7 +168,7 @@ fn a_store_that_became_read_only_is_named_and_nothing_is_done() {
     assert_eq!(history(&sandbox), [has_ended("echo before", "SUCCEEDED")]);
 }
 
-/// Debian's libfaketime, wherever this machine's architecture has it.
+/// Debian's libfaketime, in this machine's architecture directory.
 fn fake_clock() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").unwrap().flatten();
     let found = libraries
@@ -269,7 +267,7 @@ fn a_container_outlives_its_engine_s_service_and_its_end_is_told() {
 fn a_submission_outlives_twenty_seconds_in_which_a_stack_of_containers_stands_still() {
     const LINES: usize = 300;
     let world = World::new();
-    // So that of all those lines at most one is a container at a time.
+    // With the lock held, at most one of the runs has a container at a time.
     let _holder = world.detach(&["--lock", "held", "sleep 300"]);
     let lines: String = (0..LINES)
         .map(|number| format!("{}\n", json!({"command": format!("echo {number}")})))
@@ -294,7 +292,7 @@ fn a_submission_outlives_twenty_seconds_in_which_a_stack_of_containers_stands_st
     thread::sleep(Duration::from_secs(20));
     drop(frozen);
     let report = bulk.end().exits(0).json();
-    // Those whose answer came too late were there already when they were sent again.
+    // Runs whose answer came too late existed already when they were sent again.
     let taken = ["accepted", "existing"].map(|list| report[list].as_array().map_or(0, Vec::len));
     assert_eq!(taken.iter().sum::<usize>(), LINES, "{report:#}");
     let status = world

@@ -1,5 +1,5 @@
-//! A home of its own for each story, the program started in it, and what may not be left in it when
-//! all is over.
+//! A separate home for each story, the program started in it, and what must not be left in it at
+//! the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,9 +21,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::engine::Engine;
 
-/// A bound on a hang, above the minute for which an engine that does not answer is asked again.
+/// A bound on a hang. It is above the minute for which an engine that does not answer is called
+/// again.
 const LONG: Duration = Duration::from_secs(150);
-/// Pause between two looks at a condition.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(10);
 const KILLED: i32 = 9;
 
@@ -49,17 +50,17 @@ pub(super) struct End {
     pub(super) exit_code: Option<i64>,
 }
 
-/// What a submission promises.
+/// The expected end of a submission.
 #[derive(Clone, Debug)]
 struct Promise {
     end: End,
-    /// Somebody asked to cancel it, and may not have been heard.
+    /// Whether a cancel was requested. The request may not have arrived.
     cancel: bool,
-    /// It may end without having run.
+    /// Whether it may end without having run.
     may_not_run: bool,
 }
 
-/// See the module.
+/// The home, the programs in it and the expected ends. See the module.
 pub(super) struct World {
     dir: TempDir,
     program: PathBuf,
@@ -69,7 +70,7 @@ pub(super) struct World {
     started: AtomicU32,
 }
 
-/// A `mycli` that was started; killed when dropped.
+/// A started `mycli`. It is killed when dropped.
 pub(super) struct Process {
     child: Child,
     out: PathBuf,
@@ -98,24 +99,24 @@ impl Process {
             .is_some()
     }
 
-    /// Whether it was killed at a crash point, once it has ended.
+    /// Whether it was killed at a crash point. Waits for its end first.
     #[track_caller]
     pub(super) fn died(&mut self) -> bool {
         self.end().signal() == Some(KILLED)
     }
 
-    /// Sends a signal, to it alone.
+    /// Sends a signal to this process alone.
     pub(super) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let _gone = pid.map(|pid| kill_process(pid, signal));
     }
 
-    /// What it has said on standard output.
+    /// Its standard output so far.
     pub(super) fn out(&self) -> String {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// What it has said on standard error.
+    /// Its standard error so far.
     pub(super) fn err(&self) -> String {
         fs::read_to_string(&self.err).unwrap_or_default()
     }
@@ -129,7 +130,7 @@ impl Drop for Process {
 }
 
 impl World {
-    /// A home with nothing in it. Runs find the test's container engine if `engine`, else none.
+    /// An empty home. If `engine`, runs find the test's container engine, else none.
     pub(super) fn new(engine: bool) -> Self {
         Self {
             dir: tempfile::Builder::new()
@@ -166,7 +167,7 @@ impl World {
             .to_owned()
     }
 
-    /// Starts `mycli ARGS`, which dies at `point` if it comes there.
+    /// Starts `mycli ARGS`, which dies at `point` if it reaches it.
     pub(super) fn start<S: AsRef<OsStr>>(&self, args: &[S], point: Option<&str>) -> Process {
         self.start_on(
             self.docker_host
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    /// Runs `mycli ARGS` to its end and gives what it printed; it must exit with this code.
+    /// Runs `mycli ARGS` to its end and returns its output. It must exit with this code.
     #[track_caller]
     pub(super) fn run<S: AsRef<OsStr> + std::fmt::Debug>(&self, args: &[S], code: i32) -> String {
         let mut process = self.start(args, None);
@@ -222,7 +223,7 @@ impl World {
         process.out()
     }
 
-    /// A command that adds a line to the file of its own, then does `rest`.
+    /// A command that adds a line to its own file, then does `rest`.
     pub(super) fn marking(&self, tag: &str, rest: &str) -> String {
         format!(
             "echo ran >> '{}'; {rest}",
@@ -230,7 +231,7 @@ impl World {
         )
     }
 
-    /// A submission of this name is about to be made; if it runs, it ends in this way.
+    /// Announces a submission of this name. If it runs, it must end in this way.
     pub(super) fn promise(&self, tag: &str, status: &'static str, exit_code: Option<i64>) {
         let promise = Promise {
             end: End { status, exit_code },
@@ -243,12 +244,12 @@ impl World {
             .insert(tag.to_owned(), promise);
     }
 
-    /// A cancel is about to be asked for.
+    /// Announces a request to cancel it.
     pub(super) fn cancels(&self, tag: &str) {
         self.change(tag, |promise| promise.cancel = true);
     }
 
-    /// It may fail without having run.
+    /// Allows it to fail without having run.
     pub(super) fn may_not_run(&self, tag: &str) {
         self.change(tag, |promise| promise.may_not_run = true);
     }
@@ -263,7 +264,7 @@ impl World {
         );
     }
 
-    /// This execution's id was told to somebody.
+    /// Records that somebody received this execution's id.
     pub(super) fn accepted(&self, id: &str) {
         self.accepted
             .lock()
@@ -271,7 +272,7 @@ impl World {
             .insert(id.to_owned());
     }
 
-    /// How often the command of this name ran: the lines in its file, or in the logs for one in a
+    /// How often the command of this name ran: the lines in its file, or in the logs if it ran in a
     /// container.
     fn runs(&self, tag: &str) -> usize {
         let own = fs::read_to_string(self.path(&format!("ran-{tag}")))
@@ -289,7 +290,7 @@ impl World {
             .sum::<usize>()
     }
 
-    /// The history, newest first, as a user reads it. Reading it repairs what the dead left.
+    /// The history, newest first, as a user reads it. Reading it repairs what dead processes left.
     pub(super) fn history(&self) -> Vec<Value> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         loop {
@@ -317,8 +318,8 @@ impl World {
         }
     }
 
-    /// Starts mycli again until everything is final; then nothing of the dead may be left, and
-    /// history must say what happened.
+    /// Starts mycli again until everything is final. Then nothing of the dead processes may be
+    /// left, and history must match what happened.
     pub(super) fn recovers(&self) {
         let mut history = self.history();
         let since = Instant::now();
@@ -331,8 +332,8 @@ impl World {
             thread::sleep(LOOK);
             history = self.history();
         }
-        // Who comes to the point only once all is over dies behind our back; the next to start
-        // finds what is left.
+        // A process that reaches the point only after all runs are over dies unseen here. The next
+        // start repairs what it left.
         self.is_alone();
         history = self.history();
         self.is_quiet();
@@ -356,7 +357,7 @@ impl World {
         });
     }
 
-    /// Nobody works here any more, and nothing of those who did is left.
+    /// Checks that no process runs and that none left anything behind.
     fn is_quiet(&self) {
         self.is_alone();
         for place in ["pumps", "tasks"] {
@@ -380,7 +381,7 @@ impl World {
         }
     }
 
-    /// What history says is what happened.
+    /// Checks that history matches what happened.
     fn agrees(&self, history: &[Value]) {
         let ids: BTreeSet<_> = history
             .iter()
@@ -433,7 +434,7 @@ impl World {
         }
     }
 
-    /// The processes whose environment names this home: ours, and the commands'.
+    /// The processes with this home in their environment: mycli's and the commands'.
     fn processes(&self) -> Vec<i32> {
         let needle = self.dir.path().as_os_str().as_encoded_bytes();
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -447,7 +448,7 @@ impl World {
 }
 
 impl Drop for World {
-    /// After a failed test too: nothing stays.
+    /// Leaves nothing behind, even after a failed test.
     fn drop(&mut self) {
         for pid in self.processes().into_iter().filter_map(Pid::from_raw) {
             let _gone = kill_process(pid, Signal::KILL);
@@ -472,7 +473,7 @@ impl Drop for World {
     }
 }
 
-/// Whether history says that this run is over.
+/// Whether history shows this run as over.
 pub(super) fn is_final(run: &Value) -> bool {
     let unfinished = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
     run["status"]

@@ -1,4 +1,5 @@
-//! The API against its document, by requests that the document allows and requests that it forbids.
+//! The API against its document, with requests that the document allows and requests that it
+//! forbids.
 
 use std::{fs, process::Command};
 
@@ -35,7 +36,7 @@ fn check(sandbox: &Sandbox, endpoint: &str, key: &str, cases: u32, excluded: &st
     assert!(asked.is_some_and(|asked| asked > 500), "{said}");
 }
 
-/// Without what is API Gateway's alone.
+/// Removes API Gateway's extensions.
 fn plain(mut document: Value) -> Value {
     if let Value::Object(keys) = &mut document {
         keys.retain(|name, _| !name.starts_with("x-amazon-"));
@@ -45,8 +46,8 @@ fn plain(mut document: Value) -> Value {
     document
 }
 
-/// Commands that are made up must never run on this machine: all but the first run wait for hours
-/// to be launched.
+/// Random commands must never run on this machine: all runs but the first wait for hours to be
+/// launched.
 fn check_here(cases: u32) {
     let sandbox = Sandbox::new();
     let held_back = ["--launch-rate", "0.0001"];
@@ -54,14 +55,14 @@ fn check_here(cases: u32) {
     serve.run(&sandbox, &["exec", "--no-repo", "true"]).exits(0);
     check(&sandbox, &serve.endpoint, &serve.key, cases, "");
     // A supervisor takes over the waiting runs and keeps to the server's launch rate. One of the
-    // requests may have revoked the server's key; a server that starts sets it again.
+    // requests may have revoked the server's key; a starting server sets it again.
     serve.stop().exits(0);
     let serve = sandbox.serve(&held_back);
     let http = Http::to(&serve);
     let over = ["SUCCEEDED", "FAILED", "TIMED_OUT", "LOST", "RUNNING"]
         .map(|status| http.history(&format!("status={status}&limit=200")));
     assert_eq!(over.concat().len(), 1, "nothing else ran: {over:#?}");
-    // Nor does anybody go on with them.
+    // Nobody may run them later either.
     sandbox
         .processes()
         .into_iter()
@@ -75,8 +76,8 @@ fn check_stack(cases: u32) {
         world.until(&holder, "RUNNING");
     }
     let (endpoint, key) = world.api();
-    // What API Gateway answers itself, and the emulator otherwise: a path that takes no such
-    // method.
+    // Excluded: a path that does not take the method. API Gateway answers that itself, and the
+    // emulator differently.
     check(&world.user, &endpoint, &key, cases, "unsupported_method");
 }
 

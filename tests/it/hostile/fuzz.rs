@@ -1,10 +1,10 @@
-//! The properties of `tests/fuzz`, each for a moment: its seeds, and inputs that are made of them.
+//! The properties of `tests/fuzz`, each for a moment: with its seeds, and with inputs made of them.
 
 use std::panic;
 
 use fuzz::{TARGETS, mutation};
 
-/// How many inputs for each. `just fuzz` tries millions.
+/// How many inputs each property gets. `just fuzz` tries millions.
 const INPUTS: u64 = 3_000;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Shell text where none belongs: whatever field it comes in by, a real `sh` runs nothing of it.
+//! Shell text in fields where it does not belong. A real `sh` must run none of it.
 
 use std::{fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     script::server::{Habits, HttpServer, Origin, git},
 };
 
-/// A file that is there only if something was run.
+/// A file that exists only if something was run.
 struct Canary(PathBuf);
 
 impl Canary {
@@ -18,7 +18,8 @@ impl Canary {
         Self(sandbox.path("canary"))
     }
 
-    /// Texts that make it in some shell or other if they are ever taken for anything but text.
+    /// Texts that create the file in one shell or another if they are ever taken for more than
+    /// text.
     fn corpus(&self) -> Vec<String> {
         let touch = format!("touch {}", self.0.display());
         let spaceless = format!("touch${{IFS}}{}", self.0.display());
@@ -121,7 +122,7 @@ impl Canary {
     }
 }
 
-/// The fields that hold a text, and each of the requests that put a text there.
+/// Requests that put a text into each field that takes one.
 fn requests(text: &str, repository: &str, server: &str) -> Vec<(&'static str, Value)> {
     let base = |field: &str, value: Value| {
         let mut request = json!({"command": "true"});
@@ -169,7 +170,8 @@ fn no_field_of_a_request_reaches_a_shell_as_anything_but_text() {
     let canary = Canary::of(&sandbox);
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
-    // It has none of these: where nobody answers, each clone would be tried for eight seconds.
+    // The server has none of these repositories. If nobody answered, each clone would be retried
+    // for eight seconds.
     let server = HttpServer::new(Habits {
         first: &[404; 9999],
         ..Habits::default()
@@ -198,7 +200,7 @@ fn no_field_of_a_request_reaches_a_shell_as_anything_but_text() {
             );
         }
     }
-    // Nearly all is refused; what is not is run, and its clone fails.
+    // Nearly all requests are refused. The others run, and their clones fail.
     assert!(accepted > 50, "{accepted} of {}", sent.len());
     http.until_quiet();
     canary.check("a request");
@@ -252,7 +254,7 @@ fn a_variable_s_value_arrives_byte_for_byte() {
     http.until_quiet();
     canary.check("a variable");
     for (number, text) in corpus.iter().enumerate() {
-        // A variable cannot hold it.
+        // A variable cannot hold a NUL.
         assert_eq!(
             rejected.contains(&(number as u64)),
             text.contains('\0'),
@@ -284,7 +286,7 @@ fn words_after_two_dashes_keep_their_boundaries() {
             .collect();
         let expected: String = some.iter().map(|word| format!("[{word}]\n")).collect();
         let ran = sandbox.local(&arguments).exits(0);
-        // A log has lines: another line end is text of its own, as it is in the output.
+        // A log consists of lines. Another kind of line end is part of the text, as in the output.
         assert_eq!(ran.out, expected);
         canary.check("an argument");
     }
@@ -314,7 +316,7 @@ fn neither_a_repository_s_path_nor_a_secret_s_value_is_shell_text() {
         );
         let ran = sandbox.local(&["exec", "--repo", path.to_str().unwrap(), "cat f"]);
         canary.check(&name);
-        // What holds a control character is refused.
+        // A name with a control character is refused.
         if name.contains('\u{1b}') {
             assert_ne!(ran.code, Some(0), "{ran:#?}");
         } else {

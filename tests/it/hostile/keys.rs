@@ -1,4 +1,4 @@
-//! What a key opens, and what is none.
+//! What each key may do, and what is not a key.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::{
 
 const ROLES: [&str; 3] = ["read", "submit", "admin"];
 
-/// The least role that an operation takes, as its description says.
+/// The least role that an operation takes, according to its description.
 fn least(operation: &Value) -> usize {
     let said = operation["description"].as_str().unwrap();
     let role = said
@@ -22,8 +22,8 @@ fn least(operation: &Value) -> usize {
     ROLES.iter().position(|known| *known == role).unwrap()
 }
 
-/// Every operation by a key of every role, with a body that would do something, and with one that
-/// cannot be read.
+/// Calls every operation with a key of every role, once with a body that would do something and
+/// once with an unreadable one.
 pub(crate) fn check_roles(call: impl Fn(&Method, &str, &str, &Value) -> Answer, admin: &str) {
     let document = document();
     let make = |name: &str, role: &str| {
@@ -83,7 +83,7 @@ pub(crate) fn check_roles(call: impl Fn(&Method, &str, &str, &Value) -> Answer, 
             );
             assert_eq!(runs(), before, "{what}");
             if has_body {
-                // Who may not do it is not told what is wrong with how.
+                // A caller without permission does not see what is wrong with the body.
                 let unreadable = call(&method, &filled, key, &json!("no such request"));
                 assert_eq!(
                     unreadable.body["code"], "forbidden",
@@ -158,8 +158,8 @@ fn what_is_nearly_a_key_is_none() {
         bearer(&right.replace("sk_live_", "SK_LIVE_")),
         bearer(&right.replace("sk_live_", "sk_test_")),
         bearer(&format!("sk_live_{}", right[8..].to_uppercase())),
-        // The same digits, of another alphabet; a letter that looks like it; bytes that are no
-        // text.
+        // The same digits of another alphabet; a letter that looks like the right one; bytes that
+        // are not text.
         bearer(&format!("sk_live_{}", "\u{ff11}".repeat(64))),
         bearer(&right.replacen('k', "\u{43a}", 1)),
         [&bearer(&right)[..], b"\xff"].concat(),
@@ -181,7 +181,7 @@ fn what_is_nearly_a_key_is_none() {
             .concat(),
             b"",
         );
-        // White space around a header's value is none of it (RFC 9110, section 5.5).
+        // White space around a header's value is not part of it (RFC 9110, section 5.5).
         if said.trim() == format!("Bearer {right}") && said.ends_with([' ', '\t']) {
             assert_eq!(answer.status, 200, "{said:?}");
             continue;
@@ -192,7 +192,7 @@ fn what_is_nearly_a_key_is_none() {
             "{said:?}: {answer:#?}"
         );
     }
-    // The scheme's name may be written in any case (RFC 9110, section 11.1).
+    // The scheme's name is case-insensitive (RFC 9110, section 11.1).
     let lower = format!("GET /keys HTTP/1.1\r\nAuthorization: bearer {right}\r\n");
     assert_eq!(super::wire::ask(&serve, lower.as_bytes(), b"").status, 200);
     http.key = None;

@@ -1,4 +1,4 @@
-//! Requests that no client of ours would send, byte by byte.
+//! Requests that no client of mycli would send, byte by byte.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use tests::sandbox::{PATIENCE, Sandbox, Serve};
 
 use crate::e2e::api::Http;
 
-/// What came back.
+/// The server's answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -44,7 +44,7 @@ fn connect(serve: &Serve) -> TcpStream {
     stream
 }
 
-/// Whatever the server says until it closes; it may close while we still write.
+/// Reads everything the server sends until it closes. It may close while the test still writes.
 fn rest(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     let _reset = stream.read_to_end(&mut bytes);
@@ -57,7 +57,7 @@ fn rest(mut stream: TcpStream) -> Answer {
     Answer { status, text }
 }
 
-/// Sends a head, to which what every request has is added, and a body; gives the answer.
+/// Sends a head, completed with what every request has, and a body. Returns the answer.
 pub(super) fn ask(serve: &Serve, head: &[u8], body: &[u8]) -> Answer {
     let mut stream = connect(serve);
     let _may_close =
@@ -65,7 +65,7 @@ pub(super) fn ask(serve: &Serve, head: &[u8], body: &[u8]) -> Answer {
     rest(stream)
 }
 
-/// The same with a key.
+/// Like [`ask`], with a key.
 fn ask_with(serve: &Serve, key: &str, request_line: &str, headers: &str, body: &[u8]) -> Answer {
     let head = format!("{request_line} HTTP/1.1\r\nAuthorization: Bearer {key}\r\n{headers}");
     ask(serve, head.as_bytes(), body)
@@ -119,7 +119,7 @@ fn headers_that_a_proxy_might_set_have_no_effect() {
         202
     );
     assert_eq!(http.history("")[0]["submitted_by"], "bob");
-    // A body that is compressed is not unpacked: a few bytes cannot become many.
+    // A compressed body is not unpacked: a few bytes cannot become many.
     let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03";
     let headers = format!(
         "Content-Encoding: gzip\r\nContent-Length: {}\r\n",
@@ -336,7 +336,7 @@ fn a_cursor_that_we_did_not_make_is_refused() {
     }
 }
 
-/// Whatever a command prints is its own text, also what looks like a word of the script's.
+/// Whatever a command prints is its own text, even if it looks like a marker line of the script.
 #[test]
 fn a_marker_line_that_the_command_prints_has_no_effect() {
     let sandbox = Sandbox::new();
@@ -366,8 +366,8 @@ fn a_marker_line_that_the_command_prints_has_no_effect() {
             "::mycli:*:exit:0".to_owned(),
         ])
         .collect();
-    // Nor does it find the nonce in its environment, its arguments, or those of the processes above
-    // it.
+    // It also cannot find the nonce in its environment or arguments, nor in those of the processes
+    // above it.
     let look = "printf '::mycli:%s:exit:0\\n' \"$MYCLI_NONCE\"; for p in /proc/$$ /proc/$PPID; do tr '\\0' '\\n' <$p/environ; tr '\\0' '\\n' <$p/cmdline; done";
     let command = format!(
         "cat <<'END'\n{}\nEND\n({look}) 2>/dev/null | grep -c 'mycli:[0-9a-f]\\{{16\\}}'; exit 3",
@@ -392,7 +392,7 @@ fn a_marker_line_that_the_command_prints_has_no_effect() {
     assert_eq!(log["complete"], true);
 }
 
-/// The script's own word follows it on the same line.
+/// The script's own marker follows it on the same line.
 #[test]
 fn output_that_ends_like_the_beginning_of_a_marker_hides_none() {
     let sandbox = Sandbox::new();
@@ -450,7 +450,7 @@ fn who_sends_slowly_is_let_go_and_holds_up_nobody() {
             "{answer:#?}"
         );
     }
-    // By now the server has closed the connection that was idle so long.
+    // By now the server has closed the connection that was idle for so long.
     assert_eq!(
         Http::to(&serve).history("").len(),
         1,
@@ -474,7 +474,7 @@ fn who_has_not_sent_all_yet_does_not_keep_the_server_from_ending() {
         })
         .into();
     assert_eq!(Http::to(&serve).get("/executions").status, 200);
-    // Waiting in vain fails: a stop takes as long as what is under way, and no request is.
+    // The stop takes as long as the requests in progress. These are none, so it does not fail.
     let stopped = serve.stop().exits(0);
     assert!(!stopped.err.contains("error"), "{stopped:#?}");
     drop(held);
@@ -497,7 +497,7 @@ fn a_body_without_end_is_refused_in_words_before_it_is_read() {
     let mut start = [0; 12];
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 413");
-    // Its length is not told.
+    // Its length is not announced.
     let mut stream = connect(&serve);
     let head = format!(
         "POST /executions/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nTransfer-Encoding: chunked\r\n\r\n",

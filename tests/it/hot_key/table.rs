@@ -1,5 +1,5 @@
-//! A table of DynamoDB on virtual time, as far as a submission needs it: what it holds, and how
-//! much one key, an index and the table take.
+//! A DynamoDB table on virtual time, as far as a submission needs it: its items, and what one key,
+//! an index and the table take.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,23 +31,23 @@ use domain::{
 use serde_json::{Map, Value, json};
 use tests::{meter, simulation::time::Virtual, table::configuration};
 
-/// How long a call is on its way, and its answer on the way back.
+/// How long a call and its answer are on their way.
 const WAY: [TimeDelta; 2] = [TimeDelta::milliseconds(2), TimeDelta::milliseconds(3)];
-/// Write units a second that one partition takes: "every partition in a DynamoDB table is designed
-/// to deliver a maximum capacity of […] 1,000 write units per second" (Developer Guide, "Best
+/// Write units a second of one partition: "every partition in a DynamoDB table is designed to
+/// deliver a maximum capacity of […] 1,000 write units per second" (Developer Guide, "Best
 /// practices for designing and using partition keys effectively"). One key of an index is one
-/// partition, as its sort key only rises. A second's worth may come at once; that much is ours.
+/// partition, since its sort key only rises. A burst of one second's worth is our choice.
 const KEY: Rate = Rate {
     burst: 1_000.0,
     per_second: 1_000.0,
 };
-/// Write units a second that a new on-demand table takes, and each of its indexes (AWS-FACTS §9).
+/// Write units a second of a new on-demand table, and of each of its indexes (AWS-FACTS §9).
 const WHOLE: Rate = Rate {
     burst: 4_000.0,
     per_second: 4_000.0,
 };
 
-/// An index as the template has it: its name, its keys, and what else it holds.
+/// An index as in the template: its name, its keys and its other attributes.
 struct Index {
     name: &'static str,
     keys: [&'static str; 2],
@@ -72,15 +72,15 @@ const INDEXES: [Index; 3] = [
     },
 ];
 
-/// An item as it comes over the wire.
+/// An item as it goes over the wire.
 type Item = Map<String, Value>;
 
-/// A bounded part of the table.
+/// A part of the table with its own limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Bounded {
     /// The table, or an index.
     Whole(&'static str),
-    /// One of its keys.
+    /// One key of it.
     Key(&'static str, String),
 }
 
@@ -100,11 +100,11 @@ impl Bounded {
     }
 }
 
-/// Why a write was not made.
+/// Why a write was refused.
 enum Refused {
-    /// Too many writes at once: the same one is taken later.
+    /// Throttled. The same write is taken later.
     Throttled(String),
-    /// Its condition does not hold for this one.
+    /// Its condition does not hold for this item.
     Condition(Option<Item>),
 }
 
@@ -116,7 +116,7 @@ struct State {
     clients: usize,
 }
 
-/// The table. A clone is the same one.
+/// The table. Clones share the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     time: Virtual,
@@ -131,15 +131,15 @@ impl Table {
         }
     }
 
-    /// A client with the settings of a function, as a process of its own has it: what the SDK lets
-    /// a process repeat is counted by process.
+    /// A client with the settings of a function, as a separate process has it: the SDK counts its
+    /// retries per process.
     pub(super) fn client(&self) -> Client {
         let number = {
             let mut state = self.state();
             state.clients += 1;
             state.clients
         };
-        // The SDK keeps its count under this name, and for as long as the test's own process lives.
+        // The SDK keeps its count under this name, for as long as the test's own process lives.
         let name = format!("{:p} {number}", Arc::as_ptr(&self.state));
         let config = Builder::from(&configuration("http://dynamodb.invalid".to_owned()))
             .http_client(self.clone())
@@ -148,7 +148,7 @@ impl Table {
         Client::from_conf(config.build())
     }
 
-    /// The values of an attribute, over all items that have it, in order.
+    /// The values of an attribute over all items that have it, in order.
     pub(super) fn values(&self, attribute: &str) -> Vec<String> {
         let text = |item: &Item| item.get(attribute)?["S"].as_str().map(str::to_owned);
         let mut values: Vec<_> = self.state().items.values().filter_map(text).collect();
@@ -156,7 +156,7 @@ impl Table {
         values
     }
 
-    /// How often a write was refused, by who refused it.
+    /// How often each part of the table refused a write.
     pub(super) fn throttled(&self) -> BTreeMap<String, usize> {
         self.state().throttled.clone()
     }
@@ -220,7 +220,7 @@ impl Table {
         Ok(())
     }
 
-    /// The one update there is: somebody was seen in a line.
+    /// The only kind of update: it notes that a submitter was seen in a backlog.
     fn note(&self, input: &Value) -> Result<(), Refused> {
         let (mut item, key) = (
             input["Key"].as_object().unwrap().clone(),
@@ -237,7 +237,7 @@ impl Table {
         Ok(())
     }
 
-    /// Reads are not bounded here: their bounds are three times as high, and a submission reads
+    /// Reads have no limit here. The real limits are three times as high, and a submission reads
     /// less than it writes.
     fn get(&self, input: &Value) -> Value {
         let found = self
@@ -248,7 +248,7 @@ impl Table {
         found.map_or_else(|| json!({}), |item| json!({ "Item": item }))
     }
 
-    /// All of it or nothing.
+    /// Spends all of the charges or none.
     fn spend(&self, state: &mut State, charges: Vec<(Bounded, u32)>) -> Result<(), Refused> {
         let mut sums: BTreeMap<Bounded, u32> = BTreeMap::new();
         charges
@@ -292,7 +292,7 @@ impl HttpConnector for Table {
     }
 }
 
-/// The SDK's pauses and time limits, on virtual time.
+/// The SDK's pauses and timeouts, on virtual time.
 #[derive(Debug)]
 struct Sleeps(Virtual);
 
@@ -311,7 +311,8 @@ fn key_of(item: &Item) -> [String; 2] {
     ["pk", "sk"].map(|name| item[name]["S"].as_str().unwrap().to_owned())
 }
 
-/// The conditions of a submission: none, that there is no such item, or that it has expired.
+/// Whether a submission's condition holds: there is none, no such item exists, or the item has
+/// expired.
 fn holds(input: &Value, before: Option<&Item>) -> bool {
     let number = |value: &Value| {
         value["N"]
@@ -328,7 +329,7 @@ fn holds(input: &Value, before: Option<&Item>) -> bool {
     }
 }
 
-/// What a write takes of the table: by the larger of the item before and after.
+/// What a write costs the table: by the larger of the item before and after.
 fn of_table(key: &[String; 2], before: Option<&Item>, after: &Item) -> Vec<(Bounded, u32)> {
     let units = units(after).max(before.map_or(0, units));
     vec![
@@ -337,7 +338,7 @@ fn of_table(key: &[String; 2], before: Option<&Item>, after: &Item) -> Vec<(Boun
     ]
 }
 
-/// What it takes of an index: the entry that goes, and the one that comes, if they differ.
+/// What a write costs an index: the removed entry and the added one, if they differ.
 fn of_index(index: &Index, before: Option<&Item>, after: &Item) -> Vec<(Bounded, u32)> {
     let (before, after) = (
         before.and_then(|item| entry(index, item)),
@@ -369,7 +370,7 @@ fn entry(index: &Index, item: &Item) -> Option<Item> {
     )
 }
 
-/// One for each begun KB.
+/// The write units of an item: one for each KB begun.
 fn units(item: &Item) -> u32 {
     u32::try_from(meter::size(&attributes(item)).div_ceil(1024)).unwrap()
 }

@@ -1,8 +1,8 @@
-//! Every order of what is learned of a task, with parts of it missing and parts of it told twice:
-//! followed by a sweep, there is one end.
+//! Events of a task in every order, with some missing and some repeated. After a sweep the end is
+//! always the same.
 //!
-//! Exhaustive over all orders of all subsets, and over all short sequences with repetitions; longer
-//! ones are drawn.
+//! The tests are exhaustive over all orders of all subsets, and over all short sequences with
+//! repetitions. Longer sequences are drawn at random.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,19 +31,19 @@ use tests::{
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
-/// One thing that is learned.
+/// One piece of information about a task.
 #[derive(Clone, Debug)]
 enum News {
     Task(Box<Task>),
     Line(Timestamp, Marker),
 }
 
-/// A task's life, as it is told, and the record before any of it.
+/// The news of a task's life, and the record before any of it.
 struct Story {
     name: &'static str,
     launched: Execution,
     news: Vec<News>,
-    /// What is to come of it.
+    /// The expected status.
     status: ExecutionStatus,
     exit_code: Option<i32>,
 }
@@ -52,7 +52,7 @@ fn at(second: i64) -> Timestamp {
     start() + TimeDelta::seconds(second)
 }
 
-/// Lets ECS's model tell the whole life of a task.
+/// Makes the news from a whole task life in the model of ECS.
 fn story(
     name: &'static str,
     life: Life,
@@ -166,7 +166,7 @@ fn stories() -> Vec<Story> {
             None,
             (Failed, Some(3)),
         ),
-        // It is tried again: that is what one sees of it, and never two things.
+        // It is retried. The record then waits, and nothing else is seen of it.
         story(
             "a pull that failed",
             life(0, End::NeverStarts(PULL_TIMED_OUT.into())),
@@ -210,7 +210,7 @@ fn learn(record: Execution, news: &News) -> Execution {
     told.unwrap_or(record)
 }
 
-/// As the sweep: it describes the task, and the log is read once nothing more comes.
+/// Applies the sweep: it describes the task, and reads the log once nothing more comes.
 fn swept(story: &Story, record: Execution) -> Execution {
     let last = story
         .news
@@ -238,7 +238,7 @@ fn swept(story: &Story, record: Execution) -> Execution {
     }
 }
 
-/// One end, and the right one: whatever was told, in whichever order.
+/// Asserts that the end is the expected one, whatever came in whichever order.
 #[track_caller]
 fn ends_right(story: &Story, record: &Execution, told: &[usize]) {
     let end = swept(story, record.clone());
@@ -277,7 +277,7 @@ fn ends_right(story: &Story, record: &Execution, told: &[usize]) {
     }
 }
 
-/// All orders of all subsets of what is not told yet.
+/// Tries all orders of all subsets of the remaining news.
 fn every_order(story: &Story, record: &Execution, told: &mut Vec<usize>) -> u32 {
     ends_right(story, record, told);
     let mut count = 1;
@@ -291,7 +291,7 @@ fn every_order(story: &Story, record: &Execution, told: &mut Vec<usize>) -> u32 
     count
 }
 
-/// All sequences of so many, with repetitions.
+/// Tries all sequences of this length, with repetitions.
 fn every_sequence(story: &Story, record: &Execution, told: &mut Vec<usize>, left: usize) {
     ends_right(story, record, told);
     for next in (0..story.news.len()).filter(|_| left > 0) {

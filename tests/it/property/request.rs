@@ -1,4 +1,4 @@
-//! What holds for every request, whatever a user writes.
+//! Properties of every request, whatever a user writes.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use domain::request::{
 };
 use proptest::prelude::*;
 
-/// Texts near the edge of what is a repository: pieces of the forms, with the characters that
-/// attacks are made of.
+/// Texts close to a repository URL: pieces of the valid forms, with the characters that attacks
+/// use.
 fn repo_text() -> impl Strategy<Value = String> {
     let scheme = prop::sample::select(vec![
         "", "https://", "http://", "ssh://", "file://", "git://", "ext::", "/",
@@ -27,7 +27,7 @@ fn repo_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// Texts made of what refs are made of, and of what they must not be made of.
+/// Texts of characters that occur in refs, and of characters that must not.
 fn ref_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9/.@{}~^ _-]{0,12}",
@@ -43,8 +43,8 @@ fn image_text() -> impl Strategy<Value = String> {
     (registry, path, tail).prop_map(|(registry, path, tail)| format!("{registry}{path}{tail}"))
 }
 
-/// The words that git or ssh get of a repository's URL, taken apart as `git` does it and not as we
-/// do.
+/// The words that git or ssh receive for a repository's URL. They are split as `git` does it,
+/// independently of mycli's code.
 fn words_for_git(repo: &RepoUrl) -> Vec<String> {
     let text = repo.as_str();
     let mut words = vec![text.to_owned()];
@@ -71,7 +71,7 @@ fn words_for_git(repo: &RepoUrl) -> Vec<String> {
     words
 }
 
-/// Requests of which many are sound, written as users write them.
+/// Requests as users write them. Many are valid.
 fn submit_request() -> impl Strategy<Value = SubmitRequest> {
     let places = (
         prop::option::of(prop::sample::select(vec![
@@ -186,7 +186,7 @@ proptest! {
         if let Ok(launch) = request.validate(&defaults) {
             let stored = serde_json::to_string(&launch).unwrap();
             prop_assert_eq!(&serde_json::from_str::<LaunchRequest>(&stored).unwrap(), &launch);
-            // Whatever has become of the stack's defaults since.
+            // The stack's defaults may have changed since.
             let changed = Defaults { timeout: Timeout::MAX, arch: Arch::Arm64, ..defaults };
             prop_assert_eq!(SubmitRequest::from(&launch).validate(&changed), Ok(launch));
         }
@@ -208,7 +208,7 @@ proptest! {
         if let (Ok(before), Ok(after)) = (before.validate(&defaults), after.validate(&defaults)) {
             let wanted = SubmitRequest::from(&after);
             let changed = Changes {
-                // What the later one has not: said outright, as it would be.
+                // What the later request lacks has to be set explicitly.
                 repo: Some(wanted.repo.clone().unwrap_or_default()),
                 secrets: Some(wanted.secrets.clone()),
                 retry_on: Some(wanted.retry_on.clone()),

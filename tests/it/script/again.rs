@@ -1,4 +1,4 @@
-//! Servers in trouble: what may pass by itself is tried three times, what is refused or not there
+//! Servers in trouble. Transient failures are tried three times; a refusal or a missing repository
 //! only once.
 
 use std::{net::TcpListener, thread};
@@ -8,7 +8,7 @@ use super::{
     stage::{Outcome, SHELLS, Shell, Stage},
 };
 
-/// In all shells at once, for the pauses take eight seconds.
+/// Runs a check in all shells at once, since the pauses take eight seconds.
 fn in_each_shell(check: impl Fn(Shell) + Sync) {
     thread::scope(|scope| {
         for shell in SHELLS {
@@ -18,7 +18,7 @@ fn in_each_shell(check: impl Fn(Shell) + Sync) {
     });
 }
 
-/// The log says why, and when it is tried again.
+/// Asserts that the log says why it failed and when it tries again.
 #[track_caller]
 fn check_said(outcome: &Outcome, url: &str, why: &str) {
     let said = outcome.err();

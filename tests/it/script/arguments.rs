@@ -1,4 +1,5 @@
-//! What the script is told by who runs it: it saves processes, and changes nothing else.
+//! The arguments that the caller may pass to the script. They save processes and change nothing
+//! else.
 
 use domain::{
     marker::{self, Marker},
@@ -23,7 +24,7 @@ fn told(shell: Shell, command: &str) -> Stage {
 fn it_runs_the_command_in_the_same_environment() {
     for shell in SHELLS {
         for locale in [None, Some("POSIX"), Some("")] {
-            // Of bash and busybox alone: their own, and the processes' numbers.
+            // Variables of bash or busybox only, and process numbers, are left out.
             let command = "env | grep -v -e ^_= -e ^SHLVL= -e ^PWD= -e ^OLDPWD= -e ^HOME= -e ^TMPDIR= | sort; pwd -P | wc -l";
             let with = |stage: Stage| match locale {
                 Some(locale) => stage.env("LC_ALL", locale),
@@ -105,7 +106,7 @@ fn unless_told_that_it_is_open_the_environment_is_left_behind() {
     );
 }
 
-/// As on the host, where the command can read what was said before it.
+/// As on the host, where the command can read what was printed before it.
 #[test]
 fn each_word_may_have_a_token_of_its_own() {
     let origin = Origin::new();

@@ -1,4 +1,4 @@
-//! How a command ends: by itself, by a signal, by its time being over.
+//! How a command ends: by itself, by a signal, or by its timeout.
 
 use domain::marker::Marker;
 
@@ -80,7 +80,7 @@ fn no_timer_outlives_the_command() {
     }
 }
 
-/// Does any process have this argument?
+/// Whether any process has this argument.
 fn is_running(argument: &str) -> bool {
     let has = |pid: u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -105,8 +105,8 @@ fn assert_timed_out(outcome: &Outcome, left_over: &str) {
 
 #[test]
 fn its_time_is_over_for_the_whole_tree() {
-    // In the foreground, in the background, in a session of its own, deaf to TERM, and in a session
-    // of its own after its parent's death.
+    // In the foreground; in the background; in its own session; ignoring TERM; and in its own
+    // session after its parent's death.
     let cases = [
         "sleep 7701",
         "sleep 7701 & sleep 7701",
@@ -129,7 +129,7 @@ fn its_time_is_over_for_the_whole_tree() {
     }
 }
 
-/// As on macOS, whose `sh` is a bash.
+/// As on macOS, where `sh` is bash.
 #[test]
 fn its_time_is_over_for_the_whole_tree_where_there_is_no_proc() {
     for shell in [Shell::Dash, Shell::Bash] {
@@ -189,7 +189,7 @@ fn being_stopped_reaches_what_the_shell_started() {
     let saver = "trap '' TERM INT; sh -c 'trap \"sleep 1; echo saved; exit 3\" TERM; echo >ready; while :; do sleep 0.1; done' & trap - TERM; wait";
     for shell in SHELLS {
         for signal in ["TERM", "INT"] {
-            // `sh` itself dies of TERM at once; what it started is given the time to save.
+            // `sh` itself dies of TERM at once. The processes it started get time to save.
             let command = saver.replace("trap '' TERM INT; ", "");
             let running = Stage::new(shell, command).start();
             running.has_made("ready");
@@ -235,8 +235,8 @@ fn who_ignores_being_stopped_is_killed_after_the_grace() {
     }
 }
 
-/// The signals that are ignored in what the command starts, as the kernel says. (In itself, busybox
-/// ignores QUIT; hence the `true`, without which it would not fork.)
+/// The signals ignored in the command's children, according to the kernel. (busybox ignores QUIT in
+/// itself; without the `true` it would not fork.)
 fn ignored(shell: Shell, pid_one: bool) -> u64 {
     let stage = Stage::new(shell, "grep SigIgn /proc/self/status; true");
     let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
@@ -245,14 +245,14 @@ fn ignored(shell: Shell, pid_one: bool) -> u64 {
         .split_whitespace()
         .nth(1)
         .map(|mask| u64::from_str_radix(mask, 16));
-    // Without the two real-time signals that the C library keeps for itself.
+    // Without the two real-time signals that the C library reserves.
     mask.unwrap_or_else(|| panic!("{outcome:?}")).unwrap() & 0x7fff_ffff
 }
 
 #[test]
 fn no_signal_is_ignored_in_the_command() {
     for pid_one in [true, false] {
-        // With busybox alone nothing can undo what `&` does: INT and QUIT stay ignored.
+        // With busybox alone nothing can undo the effect of `&`: INT and QUIT stay ignored.
         assert_eq!(SHELLS.map(|shell| ignored(shell, pid_one)), [0, 6, 0]);
     }
 }
@@ -263,8 +263,7 @@ fn a_command_that_kills_its_parent_gains_nothing() {
         let outcome = Stage::new(shell, "kill -KILL $PPID; echo on")
             .with_pid_one()
             .play();
-        // Where the parent is pid 1 it cannot be killed; where it is the keeper, the command goes
-        // with it.
+        // A parent that is pid 1 cannot be killed. If it is the keeper, the command dies with it.
         assert!(
             matches!(outcome.markers.last(), Some(Marker::Exit(0 | 137))),
             "{shell:?}: {outcome:?}"

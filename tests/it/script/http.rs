@@ -86,8 +86,9 @@ fn a_wrong_or_absent_token_fails_without_asking_and_without_being_shown() {
     }
 }
 
-/// What git starts ends in a burst, and each end comes to process 1: dash, woken by each, once in
-/// seven times took its own timer for one that had ended, and waited for that.
+/// The processes that git starts end in a burst, and process 1 is told of each end. dash, woken by
+/// each, once mistook its own timer for an ended process in one of seven runs, and waited for the
+/// timer.
 #[test]
 fn a_set_up_that_fails_at_once_ends_at_once_and_each_time() {
     let server = HttpServer::new(PRIVATE);
@@ -140,7 +141,7 @@ fn servers_with_filters_are_asked_for_history_alone() {
         .repo(server.url(), &short)
         .play();
         assert!(outcome.out().starts_with("old\n"), "{shell:?}: {outcome:?}");
-        // What the user gets is whole: nothing is fetched later, without the token.
+        // The user's clone is complete: nothing is fetched later, without the token.
         assert!(
             !outcome.out().contains("promisor"),
             "{shell:?}: {outcome:?}"
@@ -148,8 +149,8 @@ fn servers_with_filters_are_asked_for_history_alone() {
     }
 }
 
-/// Git fetches objects that a filter left out with another git, which on such a server does the
-/// same: hundreds of them, for ten minutes.
+/// Git fetches objects that a filter left out with another git process. On such a server that
+/// process does the same, so there were hundreds of processes for ten minutes.
 #[test]
 fn a_server_of_plain_files_is_asked_for_what_it_has_and_no_more() {
     let server = HttpServer::new(Habits {

@@ -1,15 +1,15 @@
 //! Images without git.
 //!
 //! apt-get is the real one, over a local repository. The other package managers are stand-ins that
-//! record how they were called: no registry that the tests may use offers apk, microdnf or yum.
+//! record their calls: no registry that the tests may use offers apk, microdnf or yum.
 
 use super::{
     server::Origin,
     stage::{Outcome, SHELLS, Shell, Stage},
 };
 
-/// A root directory of this machine's files, where git is known to apt-get but not there. What is
-/// written stays in memory.
+/// A root directory with this machine's files, where apt-get knows git but git is not installed.
+/// Writes stay in memory.
 const DEBIAN: &str = r#"
 git=$(command -v git)
 store=${root%/root}/tmp
@@ -38,8 +38,8 @@ mount --rbind /proc $root/proc
 mount --rbind /dev $root/dev
 "#;
 
-/// A root directory with busybox and the libraries that git and the shells need, and `tool` as its
-/// only package manager.
+/// A root directory with busybox, the libraries of git and the shells, and `tool` as its only
+/// package manager.
 fn small(tool: &str, works: bool, origin: &Origin) -> String {
     let origin = origin.path().parent().unwrap().display().to_string();
     format!(

@@ -1,7 +1,7 @@
 //! The bootstrap script under real shells, against real git servers.
 //!
-//! Each case runs under dash, busybox ash and bash: in a mount namespace of its own, where that
-//! shell is `/bin/sh`. That takes root.
+//! Each case runs under dash, busybox ash and bash, in its own mount namespace where that shell is
+//! `/bin/sh`. That needs root.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What is checked out.
+//! What is checked out for each ref.
 
 use std::os::unix::fs::chown;
 
@@ -9,7 +9,7 @@ use super::{
     stage::{SHELLS, Shell, Stage},
 };
 
-/// Each name of [`Origin`], and what its file says there.
+/// Each name of [`Origin`], and the content of its file there.
 fn names(origin: &Origin) -> Vec<(String, &'static str)> {
     let full = origin.commit("v1");
     let fixed = [

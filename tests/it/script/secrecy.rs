@@ -1,4 +1,4 @@
-//! Where a secret must not be seen.
+//! Places where a secret must not be seen.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,10 @@ use super::{
 
 const TOKEN: &str = "ghp_Zq8sesame";
 
-/// What the command can see of every process, itself and the script included.
+/// Prints what the command can see of every process, itself and the script included.
 const LOOK: &str = "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ; tr '\\0' '\\n' <$p/cmdline; done 2>/dev/null; set; ls -l /proc/self/fd";
 
-/// Watches the arguments of all processes of this machine until it is asked for what it saw.
+/// Watches the arguments of all processes of this machine until its end.
 struct Watch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<BTreeSet<Vec<u8>>>,

@@ -1,5 +1,5 @@
-//! Git repositories to clone: on disk, behind git's smart HTTP, behind a real sshd. All on
-//! loopback, all stopped when dropped.
+//! Git repositories to clone: on disk, behind git's smart HTTP, behind a real sshd. All are on
+//! loopback and stopped when dropped.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
 
-/// Runs git with nothing of this machine's settings, and returns what it prints.
+/// Runs git without this machine's settings, and returns its output.
 pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     command
@@ -46,9 +46,10 @@ pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A bare repository, `project.git`. Its file `f` says where it is: `old` (tags `v1`, annotated
-/// `noted`; branch `feature/a`), `inner` (no name of its own), `twin tag` and `twin branch` (both
-/// called `twin`), `pulled` (`refs/pull/1/head` alone), `main`, at the tip.
+/// A bare repository, `project.git`. The content of its file `f` depends on the commit: `old` (tags
+/// `v1` and the annotated `noted`; branch `feature/a`), `inner` (no name of its own), `twin tag`
+/// and `twin branch` (both called `twin`), `pulled` (only `refs/pull/1/head`), and `main` at the
+/// tip.
 pub(crate) struct Origin {
     root: TempDir,
 }
@@ -101,22 +102,23 @@ impl Origin {
     }
 }
 
-/// What an HTTP server can do.
+/// The behaviour of an HTTP server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Habits {
-    /// `user:password` that it asks for.
+    /// The `user:password` that it asks for.
     pub(crate) login: Option<&'static str>,
-    /// Speaks protocol version 0 alone, where a bare commit id may be refused.
+    /// Whether it speaks only protocol version 0, where a bare commit id may be refused.
     pub(crate) old: bool,
-    /// Answers no request before it is stopped.
+    /// Whether it answers no request before it is stopped.
     pub(crate) silent: bool,
-    /// The statuses of its first answers, which say nothing else.
+    /// The statuses of its first answers, which have no other content.
     pub(crate) first: &'static [u16],
     /// Serves the repository's files as they are, and knows nothing of git.
     pub(crate) plain: bool,
 }
 
-/// How often a server of plain files answers: so no storm of git's outlives a test that finds one.
+/// How many requests a server of plain files answers. The limit ends a storm of git processes soon
+/// after a test finds one.
 const PLAIN_ANSWERS: usize = 150;
 
 /// git's smart HTTP, by `git http-backend`.
@@ -128,10 +130,10 @@ pub(crate) struct HttpServer {
     asked: Arc<AtomicUsize>,
 }
 
-/// The `Authorization` headers that a server was sent.
+/// The received `Authorization` headers.
 type Shown = Arc<Mutex<Vec<String>>>;
 
-/// What a request is answered with.
+/// What a request handler needs.
 #[derive(Clone)]
 struct Behind {
     habits: Habits,
@@ -174,12 +176,12 @@ impl HttpServer {
         }
     }
 
-    /// How many requests it was sent since this was last asked.
+    /// The number of requests since the last call.
     pub(crate) fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::SeqCst)
     }
 
-    /// The `Authorization` headers that it was sent so far.
+    /// The `Authorization` headers received so far.
     pub(crate) fn shown(&self) -> Vec<String> {
         self.shown.lock().unwrap().clone()
     }
@@ -246,7 +248,7 @@ fn refusal(status: StatusCode) -> Response<Body> {
     refusal.body(Body::from("no")).unwrap()
 }
 
-/// One request by CGI.
+/// Answers one request by CGI.
 fn backend(
     habits: &Habits,
     root: &Path,
@@ -287,7 +289,8 @@ fn backend(
         .stderr(Stdio::null())
         .spawn()
         .expect("git http-backend");
-    // A request is a few lines of wants: it fits the pipe. A backend that refuses may not read it.
+    // A request is a few lines of wants, so it fits the pipe. A backend that refuses may not read
+    // it.
     child.stdin.take().unwrap().write_all(body).ok();
     let output = child.wait_with_output().unwrap().stdout;
     let end = output
@@ -307,7 +310,7 @@ fn backend(
         .unwrap()
 }
 
-/// A real sshd, one process a connection, whose only user is the one who runs the tests.
+/// A real sshd with one process per connection. Its only user is the one who runs the tests.
 pub(crate) struct SshServer {
     pub(crate) origin: Origin,
     keys: TempDir,
@@ -321,7 +324,7 @@ impl SshServer {
         Self::that_drops(0)
     }
 
-    /// One that drops so many connections before it takes the next.
+    /// A server that drops this many connections before it takes the next.
     pub(crate) fn that_drops(count: usize) -> Self {
         let keys = tempfile::tempdir().unwrap();
         for name in ["host", "user", "other"] {
@@ -339,7 +342,7 @@ impl SshServer {
             keys.path().display()
         );
         fs::write(&config, text).unwrap();
-        // Where sshd locks itself in before a login; it refuses to start without.
+        // The directory that sshd is confined to before a login. It refuses to start without it.
         fs::create_dir_all("/run/sshd").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -367,11 +370,11 @@ impl SshServer {
         fs::read_to_string(self.keys.path().join(name)).unwrap()
     }
 
-    /// What alone is secret of a key: all else in its file is in the public one too, or in every
-    /// key's.
+    /// The only secret part of a key: everything else in its file is also in the public key, or in
+    /// every key.
     ///
-    /// In base64 it stands from the 215th character on: after magic, ciphers, the public key, check
-    /// numbers, kind and public key again come the 32 bytes of the seed (OpenSSH, PROTOCOL.key).
+    /// In base64 it begins at the 215th character. The 32 bytes of the seed come after magic,
+    /// ciphers, the public key, check numbers, kind and public key again (OpenSSH, PROTOCOL.key).
     pub(crate) fn secret_of(&self, name: &str) -> String {
         let base64: String = self
             .key(name)
@@ -381,7 +384,7 @@ impl SshServer {
         base64[215..257].to_owned()
     }
 
-    /// A `known_hosts` line that pins this server to the key of that name.
+    /// A `known_hosts` line that pins this server to the key with this name.
     pub(crate) fn pin(&self, name: &str) -> String {
         format!(
             "[127.0.0.1]:{} {}",

@@ -1,4 +1,4 @@
-//! The text itself.
+//! The text of the script.
 
 use std::{fs, process::Command};
 

@@ -27,7 +27,7 @@ fn a_key_and_a_pinned_host_open_a_private_repository() {
 fn a_host_with_another_key_is_refused_before_it_learns_anything() {
     let server = SshServer::new();
     for shell in SHELLS {
-        // None pinned: then only GitHub and GitLab are known.
+        // With no pinned key only GitHub and GitLab are known.
         for pin in [server.pin("other"), String::new()] {
             let stage = Stage::new(shell, "echo ran")
                 .repo(server.url(), "")
@@ -61,8 +61,8 @@ fn a_key_that_the_server_does_not_know_is_said_so() {
     }
 }
 
-/// git ends the connection itself then, and its server says that it hung up: nothing that would
-/// pass.
+/// git ends the connection itself then, and its server reports a hang-up. That is not a transient
+/// failure.
 #[test]
 fn a_name_that_is_not_there_is_not_asked_for_again() {
     let server = SshServer::new();

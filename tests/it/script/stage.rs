@@ -1,5 +1,5 @@
-//! The stage that a script plays on: a shell as `/bin/sh`, an environment, directories that can be
-//! searched afterwards.
+//! The stage that a script plays on: a shell as `/bin/sh`, an environment, and directories that can
+//! be searched afterwards.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,10 +24,10 @@ use tempfile::TempDir;
 /// The attempt's nonce in every test.
 pub(crate) const NONCE: &str = "5eed5eed5eed5eed0123456789abcdef";
 
-/// Longer than any step takes on a busy machine; reached only by a fault.
+/// A bound on a hang: longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What `/bin/sh` is.
+/// The shell that is `/bin/sh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shell {
     Dash,
@@ -47,7 +47,7 @@ impl Shell {
     }
 }
 
-/// Waits for a condition, for a while.
+/// Waits until a condition holds, for at most [`PATIENCE`].
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
@@ -56,7 +56,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A task to be: its command, its environment and its private directories.
+/// A task before its start: its command, its environment and its private directories.
 pub(crate) struct Stage {
     shell: Shell,
     root: TempDir,
@@ -112,8 +112,8 @@ impl Stage {
         self
     }
 
-    /// With the arguments of one who knows this machine's `env`, and perhaps that the environment
-    /// holds nothing to hide.
+    /// Adds the arguments of a caller that knows this machine's `env`, and perhaps that the
+    /// environment holds nothing to hide.
     pub(crate) fn told(self, env: &'static str, open: &'static str) -> Self {
         Self {
             told: [env, open],
@@ -121,7 +121,7 @@ impl Stage {
         }
     }
 
-    /// The nonce comes not by the environment but from a file, read by a line before the script.
+    /// Passes the nonce not in the environment but in a file, read by a line before the script.
     pub(crate) fn with_nonce_from_a_file(mut self) -> Self {
         self.env.retain(|(name, _)| name != "MYCLI_NONCE");
         fs::write(self.directory("home").join("nonce"), format!("{NONCE}\n")).unwrap();
@@ -131,7 +131,7 @@ impl Stage {
         }
     }
 
-    /// On a system that has no `/proc`.
+    /// Simulates a system without `/proc`.
     pub(crate) fn without_proc(self) -> Self {
         Self {
             proc: "/no-proc",
@@ -139,7 +139,7 @@ impl Stage {
         }
     }
 
-    /// With a repository, cloned beneath the stage's own directory.
+    /// Adds a repository, cloned beneath the stage's own directory.
     pub(crate) fn repo(self, url: impl AsRef<OsStr>, reference: &str) -> Self {
         let work = self.directory("work");
         self.env("MYCLI_REPO", url)
@@ -147,13 +147,13 @@ impl Stage {
             .env("MYCLI_WORKDIR", work)
     }
 
-    /// As pid 1 of a pid namespace, like a container's first process.
+    /// Runs it as pid 1 of a pid namespace, like a container's first process.
     pub(crate) fn with_pid_one(mut self) -> Self {
         self.pid_one = true;
         self
     }
 
-    /// As an unprivileged user, to whom the stage's directories belong.
+    /// Runs it as an unprivileged user who owns the stage's directories.
     pub(crate) fn with_user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
         for directory in ["", "home", "tmp", "work"] {
@@ -163,8 +163,8 @@ impl Stage {
         self
     }
 
-    /// In another root directory, that this shell text makes in the namespace, as root. There
-    /// `$root` is the directory, and the stage's shell is still to become its `/bin/sh`.
+    /// Runs it in another root directory, which this shell text makes in the namespace, as root. In
+    /// the text `$root` is the directory. The stage's shell becomes its `/bin/sh` afterwards.
     pub(crate) fn in_root(mut self, text: &str) -> Self {
         let directory = self.directory("root");
         fs::create_dir(&directory).unwrap();
@@ -188,7 +188,7 @@ impl Stage {
         self.launch(&["/bin/sh", "-c", &text, "mycli", env, open].map(OsStr::new))
     }
 
-    /// Runs the bare command as `sh -c` would: what the script is compared with.
+    /// Runs the bare command as `sh -c` would, to compare the script with.
     pub(crate) fn play_bare(self) -> Outcome {
         let command = self
             .env
@@ -273,7 +273,7 @@ fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// A task under way.
+/// A running task.
 pub(crate) struct Running {
     child: Child,
     stdout: JoinHandle<Vec<u8>>,
@@ -282,7 +282,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The script's process, which is the head of its group.
+    /// The script's process id. It leads its process group.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -301,7 +301,7 @@ impl Running {
         until(&format!("there is {file}"), || path.exists());
     }
 
-    /// Waits for the script's own end, then for everyone who holds its output.
+    /// Waits for the script's own end, then for every process that holds its output.
     pub(crate) fn end(mut self) -> Outcome {
         let mut status = None;
         let end = Instant::now() + PATIENCE;
@@ -351,11 +351,11 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
     })
 }
 
-/// The text without the marker lines, and these.
+/// Splits the text into the part without marker lines and the marker lines.
 fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
     let (mut said, mut markers) = (Vec::new(), Vec::new());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        // Text that is not UTF-8 is the command's, and stays as it is; a marker may follow it.
+        // Text that is not UTF-8 is the command's and stays as it is. A marker may follow it.
         let ours = match str::from_utf8(line) {
             Ok(_) => Some(0),
             Err(_) => line
@@ -380,19 +380,19 @@ fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
     (said, markers)
 }
 
-/// How it went.
+/// The result of a task.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// As a shell would say it: 128 + n for a signal.
+    /// The exit code as a shell reports it: 128 + n for a signal.
     pub(crate) code: i32,
     pub(crate) stdout: Vec<u8>,
     /// Standard error without the marker lines.
     pub(crate) stderr: Vec<u8>,
-    /// But for the last: see `ends`.
+    /// The marker lines except the last; see `ends`.
     pub(crate) markers: Vec<Marker>,
-    /// Whether the last that the script said was its end, on stdout and on stderr.
+    /// Whether the script's last line was its end marker, on stdout and on stderr.
     pub(crate) ends: [bool; 2],
-    /// Who of the script's process group outlived it.
+    /// The processes of the script's process group that outlived it.
     pub(crate) left: Vec<Process>,
     pub(crate) root: TempDir,
 }
@@ -434,7 +434,7 @@ impl Outcome {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// Why set-up failed.
+    /// The reason why set-up failed.
     pub(crate) fn failure(&self) -> &str {
         assert_eq!(
             (self.code, self.ends),
@@ -447,7 +447,7 @@ impl Outcome {
         }
     }
 
-    /// All files beneath the stage's directories, but for git's own.
+    /// All files beneath the stage's directories, except git's own.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         walk(self.root.path(), &mut found);
@@ -465,7 +465,7 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Does `haystack` hold `needle`?
+/// Whether `haystack` contains `needle`.
 pub(crate) fn holds(haystack: &[u8], needle: &str) -> bool {
     haystack
         .windows(needle.len())

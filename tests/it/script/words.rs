@@ -1,4 +1,4 @@
-//! What the command is given: its text byte for byte, run once, with nothing of ours about it.
+//! What the command receives: its text byte for byte, run once, with nothing of mycli around it.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::stage::{NONCE, SHELLS, Stage, os, quoted};
 
-/// Pieces that a shell reads in its own way, put together at random.
+/// Random combinations of pieces that a shell interprets in its own way.
 fn shell_text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(b"echo one".to_vec()),
@@ -175,8 +175,8 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
     }
 }
 
-/// Variables that the set-up must not see reach the command under their own names, whatever they
-/// hold.
+/// Variables that the set-up must not see reach the command under their own names, with any
+/// content.
 #[test]
 fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
     let origin = super::server::Origin::new();
