@@ -601,7 +601,7 @@ over_both_stores! {
 }
 
 /// There are more unreadable records than a round looks at. The executions behind them still start,
-/// and the wakeup for an unreadable record is done with.
+/// and no wakeup for an unreadable record is left.
 #[tokio::test]
 async fn records_that_are_unreadable_hide_nobody_behind_them() {
     let store = MemoryStore::default();

@@ -257,8 +257,8 @@ async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
 }
 
-/// The state tracker once read a page per call from the start, and never reached the end of
-/// gigabytes within a minute.
+/// A log was once read page by page from its start. The end of gigabytes was never reached within a
+/// minute.
 #[tokio::test]
 async fn of_a_log_without_end_its_two_ends_are_read() {
     let store = MemoryStore::default();
@@ -432,7 +432,7 @@ async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
 }
 
 /// Other writers of the group have their own streams, and CloudWatch Logs sends control messages to
-/// check the subscription. Neither may be an error, which would make CloudWatch Logs send it again.
+/// check the subscription. Neither may be an error, since a failed event is delivered again.
 #[tokio::test]
 async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
     let store = MemoryStore::default();

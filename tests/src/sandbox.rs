@@ -125,7 +125,7 @@ impl Process {
 }
 
 fn send(pid: i32, signal: Signal) {
-    // Gone already: nothing to do.
+    // It is gone already: there is nothing to do.
     let _gone = Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
 }
 

@@ -63,7 +63,7 @@ const GIVE_UP: TimeDelta = TimeDelta::hours(6);
 pub struct Submission {
     /// How many commands.
     pub by: String,
-    /// How many.
+    /// How many commands.
     pub count: usize,
 }
 
@@ -157,7 +157,7 @@ pub struct Outcome {
     pub receives: u64,
     /// Messages that became dead letters.
     pub dead_letters: usize,
-    /// When each execution of which submitter was started, in order.
+    /// The time and the submitter of each start, in order.
     pub starts: Vec<(Timestamp, String)>,
     /// When the state tracker closed each attempt, in order.
     pub freed: Vec<Timestamp>,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 #[derive(Clone, Debug)]
 pub struct Template(pub Value);
 
-/// A stack's place, parameters and resource names.
+/// A stack's account, region, parameters and resource names.
 #[derive(Clone, Debug)]
 pub struct Stack {
     /// The account, 12 digits.

@@ -119,8 +119,8 @@ async fn rotate(keys: &impl Keys, id: &str, until: i64, now: i64) {
     );
 }
 
-/// A rotation's answer may be lost. The key in use still stays valid as long as its own rotation
-/// said, even after a later rotation.
+/// A rotation's answer may be lost, and the key rotated again. The key that everybody still uses
+/// stays valid as long as its own rotation said.
 pub(crate) async fn a_rotated_key_stays_as_long_as_the_new_one_says(keys: impl Keys) {
     keys.add_key(&key("ci", "1")).await.expect(ANSWERS);
     rotate(&keys, "2", 100, 0).await;

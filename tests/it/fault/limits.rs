@@ -1,4 +1,4 @@
-//! What a dead process held is released to the living ones that wait for it.
+//! What a dead process held is released to the living processes that wait for it.
 
 use std::{fs, path::Path};
 

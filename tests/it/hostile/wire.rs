@@ -474,7 +474,7 @@ fn who_has_not_sent_all_yet_does_not_keep_the_server_from_ending() {
         })
         .into();
     assert_eq!(Http::to(&serve).get("/executions").status, 200);
-    // The stop takes as long as the requests in progress. These are none, so it does not fail.
+    // A stop waits for requests in progress, and there are none. A wait that timed out would fail.
     let stopped = serve.stop().exits(0);
     assert!(!stopped.err.contains("error"), "{stopped:#?}");
     drop(held);

@@ -31,7 +31,7 @@ use domain::{
 use serde_json::{Map, Value, json};
 use tests::{meter, simulation::time::Virtual, table::configuration};
 
-/// How long a call and its answer are on their way.
+/// How long a call takes one way, and its answer the other.
 const WAY: [TimeDelta; 2] = [TimeDelta::milliseconds(2), TimeDelta::milliseconds(3)];
 /// Write units a second of one partition: "every partition in a DynamoDB table is designed to
 /// deliver a maximum capacity of […] 1,000 write units per second" (Developer Guide, "Best
@@ -204,8 +204,8 @@ impl Table {
         let (mut state, key) = (self.state(), key_of(item));
         let before = state.items.get(&key).cloned();
         if !holds(input, before.as_ref()) {
-            // It is paid for all the same, by the table (Developer Guide, "DynamoDB reads and
-            // writes").
+            // A failed condition is still charged, to the table (Developer Guide, "DynamoDB reads
+            // and writes").
             self.spend(&mut state, of_table(&key, before.as_ref(), item))?;
             return Err(Refused::Condition(before));
         }

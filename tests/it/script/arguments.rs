@@ -13,7 +13,7 @@ use super::{
 
 const ENV: &str = "/usr/bin/env";
 
-/// A stage without a clone, where everything is told.
+/// A stage without a clone, with all the arguments.
 fn told(shell: Shell, command: &str) -> Stage {
     Stage::new(shell, command)
         .with_nonce_from_a_file()

@@ -113,7 +113,7 @@ pub(crate) struct Habits {
     pub(crate) silent: bool,
     /// The statuses of its first answers, which have no other content.
     pub(crate) first: &'static [u16],
-    /// Serves the repository's files as they are, and knows nothing of git.
+    /// Whether it serves the repository's files as they are, without knowing git.
     pub(crate) plain: bool,
 }
 

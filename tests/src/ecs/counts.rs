@@ -21,8 +21,7 @@ pub enum Why {
     NoCapacity(Kind),
     /// The client token belongs to another request.
     Conflict,
-    /// The answer was lost or the server failed, as the account's
-    /// [`Answers`](super::account::Answers) say.
+    /// The answer was lost or the server failed, as the account says.
     Server,
     /// The request cannot be granted as it is.
     Invalid,

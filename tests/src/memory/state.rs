@@ -21,7 +21,7 @@ use domain::{
 
 use super::{backlog::Backlog, find::Names, meter::Meter};
 
-/// The state of a task definition: who may register it until when, or its registered name.
+/// A task definition: somebody's turn to register it, until a time, or its registered ARN.
 pub(super) enum Definition {
     Turn(Timestamp),
     Registered(String),

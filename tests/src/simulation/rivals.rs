@@ -85,7 +85,7 @@ fn last_end(ecs: &Ecs) -> Timestamp {
 /// a call that is refused, and needs no time for anything.
 ///
 /// # Panics
-/// When there is nothing to run.
+/// When there is nothing to run, or the model refuses the task definition.
 #[must_use]
 pub fn ideal(plan: &Plan) -> TimeDelta {
     let executions: Vec<_> = plan.executions().collect();

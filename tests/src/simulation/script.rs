@@ -98,7 +98,7 @@ async fn tell<W: Way>(world: &World<W>, arn: &str, nonce: &str, words: &[String]
             entry
         })
         .collect();
-    // Lambda tries an asynchronous invocation twice more, after one and two minutes.
+    // Lambda retries a failed asynchronous invocation twice, after one and two minutes.
     for pause in [60, 120, 0] {
         if world.tracker().lines_written(&event).await.is_ok() {
             return;

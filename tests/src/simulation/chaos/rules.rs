@@ -29,7 +29,7 @@ pub(super) struct Rules(Mutex<Seen>);
 #[derive(Default)]
 struct Seen {
     broken: Vec<String>,
-    /// Attempts whose command began.
+    /// Attempts with a command that has begun.
     started: BTreeSet<String>,
     /// How the scripts of attempts ended, by what they reported themselves.
     said: BTreeMap<String, Ended>,
