@@ -767,7 +767,7 @@ impl Ecs {
         now >= record.seen_from && record.stopped_at().is_none_or(|at| now < at + KEPT)
     }
 
-    /// Runs every step due by now.
+    /// Runs every step due by now. If the clock goes backwards, the model's time stands still.
     pub fn pass(&mut self, now: Timestamp) {
         self.advance(now);
     }

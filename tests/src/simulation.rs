@@ -61,7 +61,7 @@ const GIVE_UP: TimeDelta = TimeDelta::hours(6);
 /// Commands of one submitter, all sent at once.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// How many commands.
+    /// The name of the key.
     pub by: String,
     /// How many commands.
     pub count: usize,
