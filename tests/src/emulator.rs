@@ -22,9 +22,9 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator.sh");
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The emulator's only region.
+/// The region that stands for every region.
 pub const REGION: &str = "us-east-1";
-/// The emulator's only account.
+/// The account that owns everything in the emulator.
 pub const ACCOUNT: &str = "000000000000";
 /// The access key and the secret key. The emulator checks neither.
 pub const ACCESS_KEY: &str = "test";

@@ -19,7 +19,7 @@ const WEATHER: TimeDelta = TimeDelta::minutes(12);
 /// When the last users arrive.
 const LAST_COMER: TimeDelta = TimeDelta::minutes(6);
 
-/// The faults. Each is a probability per occasion, unless it says otherwise.
+/// The faults. Each is a probability per occasion, unless its field says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
     /// A call of the store, a queue, ECS or the logs has no answer. Half of these calls are carried
