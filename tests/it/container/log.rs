@@ -164,8 +164,9 @@ async fn container_followed_again_after_a_crash_has_no_gap_and_no_repeat() {
     assert_eq!(follow(&runner, &id, output.len() as u64).await.1, b"");
 }
 
-/// Here the runner takes Podman for another engine, so it reads the log stream. Podman's own stream
-/// is not reliable for more than one piece after the gate, so the container writes only one.
+/// Here the runner takes Podman for another engine, so it reads the log stream. Podman's stream can
+/// lose output of a log that is being written. To avoid that, the container writes only one piece
+/// after the gate.
 #[tokio::test]
 async fn container_log_whose_stream_breaks_has_no_gap_and_no_repeat() {
     use super::proxy::{Fate, Proxy};

@@ -474,7 +474,8 @@ fn who_has_not_sent_all_yet_does_not_keep_the_server_from_ending() {
         })
         .into();
     assert_eq!(Http::to(&serve).get("/executions").status, 200);
-    // A stop waits for requests in progress, and there are none. A wait that timed out would fail.
+    // A stop that waits in vain fails the test. A stop takes as long as the requests in progress,
+    // and an incomplete request is not one.
     let stopped = serve.stop().exits(0);
     assert!(!stopped.err.contains("error"), "{stopped:#?}");
     drop(held);
