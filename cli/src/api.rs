@@ -12,14 +12,14 @@ use domain::{
 use url::Url;
 
 use crate::{
-    client::{Answer, Call, CallError, Client},
+    client::{ApiAnswer, ApiError, Call, Client},
     failure::Failure,
 };
 
 /// An answer as it came, and parsed.
 pub(crate) struct Got<T> {
     /// The raw answer, for `-o json`, so that fields of a newer API are not lost.
-    pub(crate) answer: Answer,
+    pub(crate) answer: ApiAnswer,
     /// The parsed answer, for everything else.
     pub(crate) value: T,
 }
@@ -71,7 +71,7 @@ impl Client {
     }
 
     /// Submits some lines of a submission. If they are sent again, they are the same executions.
-    pub(crate) async fn submit_lines(&self, body: Vec<u8>) -> Result<BulkAnswer, CallError> {
+    pub(crate) async fn submit_lines(&self, body: Vec<u8>) -> Result<BulkAnswer, ApiError> {
         let call = Call::post(path(&["executions", "bulk"], &[]), Some(body)).handing_in();
         Ok(self.got(call).await?.value)
     }
@@ -82,7 +82,7 @@ impl Client {
         &self,
         id: &ExecutionId,
         changes: Vec<u8>,
-    ) -> Result<Got<Accepted>, CallError> {
+    ) -> Result<Got<Accepted>, ApiError> {
         self.got(Call::post(
             path(&["executions", id.as_str(), "rerun"], &[]),
             Some(changes),
@@ -91,12 +91,12 @@ impl Client {
     }
 
     /// The caller, as the installation sees it.
-    pub(crate) async fn whoami(&self) -> Result<Got<Whoami>, CallError> {
+    pub(crate) async fn whoami(&self) -> Result<Got<Whoami>, ApiError> {
         self.got(Call::get(path(&["whoami"], &[]))).await
     }
 
     /// An execution, by anything that names it.
-    pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, CallError> {
+    pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, ApiError> {
         self.got(Call::get(path(&["executions", name_in_path(id)], &[])))
             .await
     }
@@ -105,7 +105,7 @@ impl Client {
     pub(crate) async fn execution_followed(
         &self,
         id: &ExecutionId,
-    ) -> Result<Got<ExecutionView>, CallError> {
+    ) -> Result<Got<ExecutionView>, ApiError> {
         self.got(Call::get(path(&["executions", id.as_str()], &[])).following())
             .await
     }
@@ -150,7 +150,7 @@ impl Client {
     pub(crate) async fn history(
         &self,
         filter: &[(&str, Option<&str>)],
-    ) -> Result<Got<HistoryPage>, CallError> {
+    ) -> Result<Got<HistoryPage>, ApiError> {
         self.got(Call::get(path(&["executions"], filter))).await
     }
 
@@ -159,7 +159,7 @@ impl Client {
         &self,
         id: &ExecutionId,
         cursor: Option<&str>,
-    ) -> Result<Got<LogsPage>, CallError> {
+    ) -> Result<Got<LogsPage>, ApiError> {
         self.got(Call::get(logs_path(id, cursor))).await
     }
 
@@ -168,23 +168,23 @@ impl Client {
         &self,
         id: &ExecutionId,
         cursor: Option<&str>,
-    ) -> Result<Got<LogsPage>, CallError> {
+    ) -> Result<Got<LogsPage>, ApiError> {
         self.got(Call::get(logs_path(id, cursor)).following()).await
     }
 
     /// Asks a run to stop. Repeating the call does no harm.
-    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, CallError> {
+    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, ApiError> {
         let answer = self
             .call(Call::post(
                 path(&["executions", id.as_str(), "cancel"], &[]),
                 None,
             ))
             .await?;
-        Ok(self.read::<Asked>(&answer)?.status)
+        Ok(self.read::<CancelAnswer>(&answer)?.status)
     }
 
     /// Marks a group as cancelled. Repeating the call does no harm.
-    pub(crate) async fn cancel_group(&self, group: &str) -> Result<GroupView, CallError> {
+    pub(crate) async fn cancel_group(&self, group: &str) -> Result<GroupView, ApiError> {
         let answer = self
             .call(Call::post(path(&["groups", group, "cancel"], &[]), None))
             .await?;
@@ -210,12 +210,12 @@ impl Client {
     }
 
     /// How far the group's cancel and its rerun are. The server may hold its answer.
-    pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, CallError> {
+    pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, ApiError> {
         self.got(Call::get(path(&["groups", group], &[])).following())
             .await
     }
 
-    async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, CallError> {
+    async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, ApiError> {
         let answer = self.call(call).await?;
         Ok(Got {
             value: self.read(&answer)?,
@@ -225,7 +225,7 @@ impl Client {
 }
 
 #[derive(serde::Deserialize)]
-struct Asked {
+struct CancelAnswer {
     status: ExecutionStatus,
 }
 

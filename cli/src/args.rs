@@ -4,11 +4,11 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bulk::{self, Bulk},
-    cancel::{self, Cancel},
+    cancel::{self, CancelArgs},
     completions::{self, Completions},
-    config::{self, Config},
+    config::{self, ConfigArgs},
     context::{Context, Global},
-    dead_letters::{self, DeadLetters},
+    dead_letters::{self, DeadLettersArgs},
     destroy::{self, Destroy},
     doctor::{self, Doctor},
     exec::{self, Exec},
@@ -17,15 +17,15 @@ use crate::{
     forget::{self, Forget},
     history::{self, History},
     init::{self, Init},
-    keys::{self, Keys},
-    logs::{self, Logs},
+    keys::{self, KeysArgs},
+    logs::{self, LogsArgs},
     one_machine::{self, OneMachine},
-    rerun::{self, Rerun},
-    secrets::{self, Secrets},
+    rerun::{self, RerunArgs},
+    secrets::{self, SecretsArgs},
     status::{self, Status},
     upgrade::{self, Upgrade},
     wait::{self, Wait},
-    whoami::{self, Whoami},
+    whoami::{self, WhoamiArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -72,13 +72,13 @@ pub(crate) enum Verb {
     Wait(Wait),
     /// Show what a run has printed
     #[command(after_help = logs::EXAMPLES)]
-    Logs(Logs),
+    Logs(LogsArgs),
     /// Stop a run, or all of a group
     #[command(after_help = cancel::EXAMPLES)]
-    Cancel(Cancel),
+    Cancel(CancelArgs),
     /// Run the same again, with the same settings or others; or what failed of a group
     #[command(after_help = rerun::EXAMPLES)]
-    Rerun(Box<Rerun>),
+    Rerun(Box<RerunArgs>),
     /// List runs, newest first
     #[command(after_help = history::EXAMPLES)]
     History(History),
@@ -96,22 +96,22 @@ pub(crate) enum Verb {
     Doctor(Doctor),
     /// Show the name, principal and role that this installation knows you by
     #[command(after_help = whoami::EXAMPLES)]
-    Whoami(Whoami),
+    Whoami(WhoamiArgs),
     /// Make, list, rotate and revoke API keys
     #[command(after_help = keys::EXAMPLES)]
-    Keys(Keys),
+    Keys(KeysArgs),
     /// Set, list and remove values that runs get by name
     #[command(after_help = secrets::EXAMPLES)]
-    Secrets(Secrets),
+    Secrets(SecretsArgs),
     /// Show what could not be processed, and send it on its way again
     #[command(after_help = dead_letters::EXAMPLES)]
-    DeadLetters(DeadLetters),
+    DeadLetters(DeadLettersArgs),
     /// Remove a record that cannot be read, and give back what it holds
     #[command(after_help = forget::EXAMPLES)]
     Forget(Forget),
     /// Show or change the endpoints and keys
     #[command(after_help = config::EXAMPLES)]
-    Config(Config),
+    Config(ConfigArgs),
     /// Serve the API on this machine; clean up its history
     #[command(after_help = one_machine::EXAMPLES)]
     Local(OneMachine),

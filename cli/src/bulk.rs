@@ -10,16 +10,16 @@ use clap::Args;
 use domain::request::Name;
 use serde_json::Value;
 
-use self::lines::{Faults, Keys, Line, Ready};
+use self::lines::{BulkLine, JsonKeys, LineFaults, ReadyLine};
 use crate::{
     client::Client,
     context::Context,
-    draft::{self, Draft},
+    draft::{self, RunDraft},
     encoding, exit,
     failure::Failure,
     flags::RunFlags,
     launch, output,
-    submission::{self, Submission},
+    submission::{self, BulkSubmission},
 };
 
 pub(crate) mod lines;
@@ -139,16 +139,20 @@ impl Bulk {
     ///
     /// # Errors
     /// A line is at fault, or there is nothing to run.
-    async fn prepare(&self, context: &Context) -> Result<(Submission, Vec<Ready>), Failure> {
+    async fn prepare(
+        &self,
+        context: &Context,
+    ) -> Result<(BulkSubmission, Vec<ReadyLine>), Failure> {
         let source = self.source();
-        let mut faults = Faults::of(&source);
+        let mut faults = LineFaults::of(&source);
         let lines = self.given(&mut faults)?;
-        let mut draft = Draft::settings(&self.run, context.global.local, &context.screen)?;
-        let needs_origin = |line: &Line| !line.keys.contains_key("repo");
+        let mut draft = RunDraft::settings(&self.run, context.global.local, &context.screen)?;
+        let needs_origin = |line: &BulkLine| !line.keys.contains_key("repo");
         if draft.request.repo.is_none() && !self.run.no_repo && lines.iter().any(needs_origin) {
             draft.take_origin(&context.screen).await?;
         }
-        let submission = Submission::begin(self.resume.as_ref(), draft.request.group.as_deref())?;
+        let submission =
+            BulkSubmission::begin(self.resume.as_ref(), draft.request.group.as_deref())?;
         let (base, defaults) = (lines::keys_of(&draft.request), launch::defaults(context)?);
         let mut ready = Vec::with_capacity(lines.len());
         for line in lines {
@@ -161,7 +165,7 @@ impl Bulk {
                     false => faults.add(line.number, None, Some(&fault.field), &fault.message),
                 }
             }
-            ready.push(Ready {
+            ready.push(ReadyLine {
                 number: line.number,
                 keys,
             });
@@ -198,7 +202,7 @@ impl Bulk {
         self.map_over_file.is_some() || !self.map_over_values.is_empty()
     }
 
-    fn given(&self, faults: &mut Faults<'_>) -> Result<Vec<Line>, Failure> {
+    fn given(&self, faults: &mut LineFaults<'_>) -> Result<Vec<BulkLine>, Failure> {
         if !self.maps() {
             let Some(file) = self.what.as_ref().filter(|_| self.argv.is_empty()) else {
                 let words = "a command takes --map-over-values or --map-over-file; else give a file with one request a line";
@@ -212,15 +216,15 @@ impl Bulk {
             None => (1..).zip(self.map_over_values.iter().cloned()).collect(),
         };
         let keys = |value: String| {
-            let env = Keys::from_iter([(VALUE.to_owned(), Value::String(value))]);
-            Keys::from_iter([
+            let env = JsonKeys::from_iter([(VALUE.to_owned(), Value::String(value))]);
+            JsonKeys::from_iter([
                 ("command".into(), Value::String(command.clone())),
                 ("env".into(), Value::Object(env)),
             ])
         };
         Ok(values
             .into_iter()
-            .map(|(number, value)| Line {
+            .map(|(number, value)| BulkLine {
                 number,
                 keys: keys(value),
             })
@@ -251,7 +255,7 @@ fn from_standard_input() -> io::Result<Vec<u8>> {
 }
 
 /// Makes a line's repository absolute with `--local`, where it may be a directory.
-fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
+fn absolute(context: &Context, mut keys: JsonKeys) -> Result<JsonKeys, Failure> {
     if let (true, Some(Value::String(repo))) = (context.global.local, keys.get_mut("repo")) {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
         *repo = draft::absolute(repo, &here).map_err(Failure::Usage)?;
@@ -260,7 +264,7 @@ fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
 }
 
 /// Prints one request to a line.
-pub(crate) fn print(context: &Context, lines: &[Ready]) -> Result<u8, Failure> {
+pub(crate) fn print(context: &Context, lines: &[ReadyLine]) -> Result<u8, Failure> {
     let text: String = lines
         .iter()
         .map(|line| format!("{}\n", Value::Object(line.keys.clone())))

@@ -14,12 +14,12 @@ use domain::{
 
 use crate::{
     api::Got,
-    client::{CallError, Client, PAUSE},
+    client::{ApiError, Client, PAUSE},
     context::Context,
     exit,
     failure::Failure,
     follow,
-    group::{self, Counts, Watch},
+    group::{self, Counts, GroupWatch},
     output, prompt,
 };
 
@@ -43,7 +43,7 @@ const OPEN: [ExecutionStatus; 4] = [
 
 /// The command line of `cancel`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Cancel {
+pub(crate) struct CancelArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
     #[arg(required_unless_present = "group", conflicts_with = "group")]
     id: Option<String>,
@@ -58,7 +58,7 @@ pub(crate) struct Cancel {
     wait: bool,
 }
 
-impl Cancel {
+impl CancelArgs {
     /// Runs `mycli cancel` and returns the exit code.
     ///
     /// # Errors
@@ -145,7 +145,7 @@ impl Cancel {
 async fn open(
     client: &Client,
     group: &str,
-) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, CallError> {
+) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, ApiError> {
     let mut open = BTreeMap::new();
     for status in OPEN {
         let see = |listed: Listed| {
@@ -182,7 +182,7 @@ async fn wait_for(
         };
         group::walk(client, group, Some(&status), see).await?;
     }
-    let mut watch = Watch::new(
+    let mut watch = GroupWatch::new(
         open.into_iter().map(|id| (0, id)),
         BTreeSet::from([group.to_owned()]),
     );

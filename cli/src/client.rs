@@ -112,7 +112,7 @@ impl Call {
 
 /// A successful answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiAnswer {
     /// The headers.
     pub(crate) headers: HeaderMap,
     /// The body.
@@ -123,7 +123,7 @@ pub(crate) struct Answer {
     pub(crate) held: bool,
 }
 
-impl Answer {
+impl ApiAnswer {
     /// How long the API asks the client to wait before the next request.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.headers.get(RETRY_AFTER).and_then(retry::retry_after)
@@ -132,7 +132,7 @@ impl Answer {
 
 /// Why there is no successful answer. `Display` is shown to the user and never holds the key.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CallError {
+pub(crate) enum ApiError {
     /// The API refused and said why.
     #[error("{}", .0.title)]
     Refused(Problem),
@@ -174,7 +174,7 @@ fn said(text: &str) -> String {
     }
 }
 
-impl CallError {
+impl ApiError {
     /// Whether the key was missing, wrong or too weak.
     pub(crate) fn is_about_the_key(&self) -> bool {
         match self {
@@ -192,8 +192,8 @@ impl Client {
     /// patience allows.
     ///
     /// # Errors
-    /// [`CallError`]; any answer without a success status is one too.
-    pub(crate) async fn call(&self, call: Call) -> Result<Answer, CallError> {
+    /// [`ApiError`]; any answer without a success status is one too.
+    pub(crate) async fn call(&self, call: Call) -> Result<ApiAnswer, ApiError> {
         match self {
             Self::Remote(remote) => remote.call(&call).await,
             Self::Local(machine) => {
@@ -201,7 +201,7 @@ impl Client {
                     machine.call(call.method, &call.path, call.body).await;
                 let status =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let answer = Answer {
+                let answer = ApiAnswer {
                     headers,
                     body,
                     took: Duration::ZERO,
@@ -215,12 +215,12 @@ impl Client {
     /// Parses an answer's JSON.
     ///
     /// # Errors
-    /// [`CallError::Unreadable`].
+    /// [`ApiError::Unreadable`].
     pub(crate) fn read<T: serde::de::DeserializeOwned>(
         &self,
-        answer: &Answer,
-    ) -> Result<T, CallError> {
-        serde_json::from_slice(&answer.body).map_err(|error| CallError::Unreadable {
+        answer: &ApiAnswer,
+    ) -> Result<T, ApiError> {
+        serde_json::from_slice(&answer.body).map_err(|error| ApiError::Unreadable {
             endpoint: self.name(),
             error,
         })
@@ -229,7 +229,7 @@ impl Client {
     /// Pauses after `answer` before the same call is made again. On this machine it waits until
     /// something changes. Otherwise it waits for `usual`, or longer if the API asks for that. An
     /// API that holds its answers until there is news needs no pause.
-    pub(crate) async fn pause(&self, answer: &Answer, news: bool, usual: Duration) {
+    pub(crate) async fn pause(&self, answer: &ApiAnswer, news: bool, usual: Duration) {
         match self {
             Self::Local(_) if news => {}
             // The wait may end by a change or by the timeout; both are fine.
@@ -281,13 +281,13 @@ impl Client {
 }
 
 /// Sorts answers: success, a refusal by the API, or an answer from something else.
-fn accepted(endpoint: &str, status: StatusCode, answer: Answer) -> Result<Answer, CallError> {
+fn accepted(endpoint: &str, status: StatusCode, answer: ApiAnswer) -> Result<ApiAnswer, ApiError> {
     if status.is_success() {
         return Ok(answer);
     }
     match serde_json::from_slice(&answer.body) {
-        Ok(problem) => Err(CallError::Refused(problem)),
-        Err(_) => Err(CallError::Foreign {
+        Ok(problem) => Err(ApiError::Refused(problem)),
+        Err(_) => Err(ApiError::Foreign {
             endpoint: endpoint.to_owned(),
             status,
             text: start_of(&answer.body),

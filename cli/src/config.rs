@@ -7,11 +7,11 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     client::Remote,
-    context::{API_KEY, Context, Origin, variable},
+    context::{API_KEY, Context, EndpointOrigin, variable},
     exit,
     failure::Failure,
     output, prompt,
-    settings::{Settings, SettingsError},
+    settings::{ConfigFile, SettingsError},
 };
 
 /// Examples for `--help`.
@@ -30,7 +30,7 @@ The file is ~/.mycli/config.yaml (MYCLI_HOME moves the folder), readable by you 
 
 /// The command line of `config`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Config {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -73,7 +73,7 @@ enum Name {
     Key,
 }
 
-impl Config {
+impl ConfigArgs {
     /// Runs `mycli config` and returns the exit code.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ fn show(context: &Context) -> Result<(), Failure> {
     let settings = context.settings()?;
     let used = endpoint
         .as_ref()
-        .filter(|endpoint| endpoint.origin == Origin::File);
+        .filter(|endpoint| endpoint.origin == EndpointOrigin::File);
     let used = used.and(settings.entry(context.named_stack()?.as_ref()).stack);
     if context.is_json() {
         let url = endpoint.as_ref().map(|endpoint| &endpoint.url);
@@ -140,7 +140,7 @@ fn show(context: &Context) -> Result<(), Failure> {
 }
 
 /// One line for each stack. The one in use has a star.
-fn stacks(settings: &Settings, used: Option<&StackName>) -> String {
+fn stacks(settings: &ConfigFile, used: Option<&StackName>) -> String {
     let line = |(index, (name, profile)): (usize, (&StackName, &crate::settings::Profile))| {
         let (head, star) = (
             if index == 0 { "stacks" } else { "" },
@@ -171,22 +171,22 @@ fn use_stack(context: &Context, name: StackName) -> Result<(), Failure> {
     change(context, |settings| settings.stack = Some(name))
 }
 
-fn key_origin(context: &Context) -> Result<Option<Origin>, Failure> {
+fn key_origin(context: &Context) -> Result<Option<EndpointOrigin>, Failure> {
     if variable(API_KEY)?.is_some() {
-        return Ok(Some(Origin::Environment));
+        return Ok(Some(EndpointOrigin::Environment));
     }
     let settings = context.settings()?;
     Ok(settings
         .entry(context.named_stack()?.as_ref())
         .key
-        .map(|_| Origin::File))
+        .map(|_| EndpointOrigin::File))
 }
 
-fn origin(origin: Origin) -> &'static str {
+fn origin(origin: EndpointOrigin) -> &'static str {
     match origin {
-        Origin::Flag => "from --endpoint",
-        Origin::Environment => "from the environment",
-        Origin::File => "from the file",
+        EndpointOrigin::Flag => "from --endpoint",
+        EndpointOrigin::Environment => "from the environment",
+        EndpointOrigin::File => "from the file",
     }
 }
 
@@ -251,9 +251,12 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
 ///
 /// # Errors
 /// The file cannot be used.
-pub(crate) fn change(context: &Context, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
+pub(crate) fn change(
+    context: &Context,
+    change: impl FnOnce(&mut ConfigFile),
+) -> Result<(), Failure> {
     let path = context.home.config()?;
-    let mut settings = Settings::read(&path)?;
+    let mut settings = ConfigFile::read(&path)?;
     change(&mut settings);
     settings.write(&path)?;
     context.screen.say(&format!("wrote {}", path.display()));

@@ -13,7 +13,7 @@ use crate::{
     home::Home,
     local,
     screen::Screen,
-    settings::{Entry, Settings, SettingsError},
+    settings::{ConfigFile, ProfileEntry, SettingsError},
 };
 
 /// The environment variable with the endpoint's address.
@@ -26,7 +26,7 @@ pub(crate) const STACK: &str = "MYCLI_STACK";
 
 /// The form of what goes to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
+pub(crate) enum OutputForm {
     /// For people.
     Text,
     /// For programs: the API's objects.
@@ -47,8 +47,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"])]
     pub(crate) stack: Option<StackName>,
     /// Form of the output
-    #[arg(short, long, global = true, value_enum, default_value_t = Form::Text, hide_possible_values = true, value_name = "text|json")]
-    pub(crate) output: Form,
+    #[arg(short, long, global = true, value_enum, default_value_t = OutputForm::Text, hide_possible_values = true, value_name = "text|json")]
+    pub(crate) output: OutputForm,
     /// Say what is being done, on standard error
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
@@ -59,7 +59,7 @@ pub(crate) struct Global {
 
 /// Where an endpoint's address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum EndpointOrigin {
     /// From `--endpoint`.
     Flag,
     /// From `MYCLI_ENDPOINT`.
@@ -70,11 +70,11 @@ pub(crate) enum Origin {
 
 /// An endpoint, and where its address comes from.
 #[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
+pub(crate) struct ApiEndpoint {
     /// The address.
     pub(crate) url: String,
     /// Where the address comes from.
-    pub(crate) origin: Origin,
+    pub(crate) origin: EndpointOrigin,
 }
 
 /// What every command starts from; see the module's documentation.
@@ -102,7 +102,7 @@ impl Context {
 
     /// Whether the output is JSON, for programs.
     pub(crate) fn is_json(&self) -> bool {
-        self.global.output == Form::Json
+        self.global.output == OutputForm::Json
     }
 
     /// The endpoint that the flags, the environment or the file name, in this order.
@@ -110,11 +110,11 @@ impl Context {
     /// # Errors
     /// The address is not a URL of a stack, the configuration file cannot be used, or it lacks the
     /// named stack.
-    pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
+    pub(crate) fn endpoint(&self) -> Result<Option<ApiEndpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
-            return Ok(Some(Endpoint {
+            return Ok(Some(ApiEndpoint {
                 url: address("--endpoint", url)?,
-                origin: Origin::Flag,
+                origin: EndpointOrigin::Flag,
             }));
         }
         let in_environment = if self.global.stack.is_none() {
@@ -123,9 +123,9 @@ impl Context {
             None
         };
         if let Some(url) = in_environment {
-            return Ok(Some(Endpoint {
+            return Ok(Some(ApiEndpoint {
                 url: address(ENDPOINT, url.trim())?,
-                origin: Origin::Environment,
+                origin: EndpointOrigin::Environment,
             }));
         }
         let settings = self.settings()?;
@@ -143,9 +143,9 @@ impl Context {
             .into());
         }
         let url = settings.entry(named.as_ref()).endpoint.map(str::to_owned);
-        Ok(url.map(|url| Endpoint {
+        Ok(url.map(|url| ApiEndpoint {
             url,
-            origin: Origin::File,
+            origin: EndpointOrigin::File,
         }))
     }
 
@@ -153,11 +153,12 @@ impl Context {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+    pub(crate) fn settings(&self) -> Result<ConfigFile, SettingsError> {
         // A user without a home directory has no settings, and may need none.
-        self.home
-            .config()
-            .map_or_else(|_| Ok(Settings::default()), |path| Settings::read(&path))
+        self.home.config().map_or_else(
+            |_| Ok(ConfigFile::default()),
+            |path| ConfigFile::read(&path),
+        )
     }
 
     /// The stack that the flag or the environment names.
@@ -213,7 +214,7 @@ impl Context {
 
     /// The key for `endpoint`. A key in the file is sent only to the endpoint it stands beside in
     /// the file.
-    fn key(&self, endpoint: &Endpoint) -> Result<SecretString, Failure> {
+    fn key(&self, endpoint: &ApiEndpoint) -> Result<SecretString, Failure> {
         if let Some(key) = variable(API_KEY)? {
             return Ok(key.trim().to_owned().into());
         }
@@ -229,8 +230,8 @@ impl Context {
             .chain(entries)
             .find(|entry| belongs(entry, &endpoint.url))
         {
-            Some(Entry { key: Some(key), .. }) => Ok(key.clone()),
-            _ if any && endpoint.origin != Origin::File => Err(Failure::Key(format!(
+            Some(ProfileEntry { key: Some(key), .. }) => Ok(key.clone()),
+            _ if any && endpoint.origin != EndpointOrigin::File => Err(Failure::Key(format!(
                 "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
                 self.home.config()?.display(),
                 endpoint.url
@@ -255,7 +256,7 @@ pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
 
 /// Whether an entry has a key and the key is for this address. The entry without a stack is for any
 /// address if it names none.
-fn belongs(entry: &Entry<'_>, url: &str) -> bool {
+fn belongs(entry: &ProfileEntry<'_>, url: &str) -> bool {
     let same = entry
         .endpoint
         .map(|own| own.trim_end_matches('/') == url.trim_end_matches('/'));

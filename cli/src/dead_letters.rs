@@ -24,7 +24,7 @@ Exit code: 0, or 1 if the queues cannot be used or something could not be moved.
 
 /// The command line of `dead-letters`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct DeadLetters {
+pub(crate) struct DeadLettersArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -36,7 +36,7 @@ enum Action {
     List {
         /// Only of this queue
         #[arg(long, value_enum)]
-        queue: Option<QueueName>,
+        queue: Option<QueueArg>,
         /// How many of each queue
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole(1..=1_000_000_usize))]
         limit: usize,
@@ -48,14 +48,14 @@ enum Action {
     Redrive {
         /// Only of this queue
         #[arg(long, value_enum)]
-        queue: Option<QueueName>,
+        queue: Option<QueueArg>,
         #[command(flatten)]
         aws: AwsFlags,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum QueueName {
+enum QueueArg {
     /// Starting
     Launch,
     /// Cancelling and checking
@@ -64,16 +64,16 @@ enum QueueName {
     Events,
 }
 
-fn queues(name: Option<QueueName>) -> Vec<DeadQueue> {
+fn queues(name: Option<QueueArg>) -> Vec<DeadQueue> {
     match name {
         None => DeadQueue::ALL.to_vec(),
-        Some(QueueName::Launch) => vec![DeadQueue::Launch],
-        Some(QueueName::Control) => vec![DeadQueue::Control],
-        Some(QueueName::Events) => vec![DeadQueue::Events],
+        Some(QueueArg::Launch) => vec![DeadQueue::Launch],
+        Some(QueueArg::Control) => vec![DeadQueue::Control],
+        Some(QueueArg::Events) => vec![DeadQueue::Events],
     }
 }
 
-impl DeadLetters {
+impl DeadLettersArgs {
     /// Runs `mycli dead-letters` and returns the exit code.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use clap::Args;
 use deploy::{
     activity,
     remove::{self, Removed},
-    stack::{Condition, StackView},
+    stack::{StackCondition, StackView},
 };
 
 use crate::{
@@ -85,7 +85,7 @@ impl Destroy {
         target: &Target,
         stack: Option<&StackView>,
     ) -> Result<(), Failure> {
-        let Some(stack) = stack.filter(|stack| stack.condition() == Condition::Stands) else {
+        let Some(stack) = stack.filter(|stack| stack.condition() == StackCondition::Stands) else {
             return Ok(());
         };
         if self.force {

@@ -1,7 +1,7 @@
 //! `mycli doctor`: finds out what is wrong with a stack.
 
 use clap::Args;
-use deploy::doctor::{Check, Facts, Verdict, judge};
+use deploy::doctor::{Check, CheckVerdict, Facts, judge};
 
 use crate::{
     client::{Call, Client},
@@ -56,7 +56,9 @@ impl Doctor {
         context.screen.no_progress();
         let checks = judge(&facts);
         show(context, &checks)?;
-        let wrong = checks.iter().any(|check| check.verdict == Verdict::Wrong);
+        let wrong = checks
+            .iter()
+            .any(|check| check.verdict == CheckVerdict::Wrong);
         Ok(if wrong { exit::FAILURE } else { exit::SUCCESS })
     }
 }
@@ -85,10 +87,10 @@ fn show(context: &Context, checks: &[Check]) -> Result<(), Failure> {
     }
     let line = |check: &Check| {
         let word = match check.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Wrong => "WRONG",
-            Verdict::Unknown => "?",
+            CheckVerdict::Ok => "ok",
+            CheckVerdict::Warning => "warning",
+            CheckVerdict::Wrong => "WRONG",
+            CheckVerdict::Unknown => "?",
         };
         let fix = check
             .fix

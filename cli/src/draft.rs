@@ -8,13 +8,13 @@ use domain::request::{Arch, Defaults, FieldError, SubmitRequest};
 use crate::{failure::Failure, flags::RunFlags, git, project::Project, screen::Screen};
 
 /// A request, and the file that some of it came from.
-pub(crate) struct Draft {
+pub(crate) struct RunDraft {
     /// The request that will be sent.
     pub(crate) request: SubmitRequest,
     project: Option<Project>,
 }
 
-impl Draft {
+impl RunDraft {
     /// Builds the request for `command`. With `local`, a directory may be the repository.
     ///
     /// # Errors

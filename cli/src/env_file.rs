@@ -40,11 +40,11 @@ pub(crate) enum EnvFileError {
         /// The line number, from 1.
         line: usize,
         /// What is wrong with the line.
-        fault: Fault,
+        fault: EnvFileFault,
     },
     /// A `-e` that does not set a variable.
     #[error("-e: {0}")]
-    Flag(Fault),
+    Flag(EnvFileFault),
     /// A `-e NAME`, where the value in this environment is not UTF-8.
     #[error(
         "-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64"
@@ -55,7 +55,7 @@ pub(crate) enum EnvFileError {
 /// What is wrong with a variable. The messages for a file quote nothing from the line, because the
 /// line may be a piece of the value before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum EnvFileFault {
     /// The text is empty.
     #[error("is empty: write NAME=value, or NAME alone for the value that it has here")]
     Empty,
@@ -101,24 +101,24 @@ pub(crate) enum Variable {
 }
 
 /// What a text asks for: a value, or the environment's value for a name.
-enum Asked<'t> {
+enum Lookup<'t> {
     Value(&'t str, &'t str),
     FromHere(&'t str),
 }
 
-fn asked(text: &str) -> Result<Asked<'_>, Fault> {
+fn asked(text: &str) -> Result<Lookup<'_>, EnvFileFault> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (text, None),
     };
     match value {
-        _ if text.is_empty() => Err(Fault::Empty),
-        _ if text.contains('\0') => Err(Fault::Nul),
-        _ if name.is_empty() => Err(Fault::NoName),
-        _ if name.contains(char::is_whitespace) => Err(Fault::Space),
-        Some(value) => Ok(Asked::Value(name, value)),
-        None if is_name(name) => Ok(Asked::FromHere(name)),
-        None => Err(Fault::NoVariable),
+        _ if text.is_empty() => Err(EnvFileFault::Empty),
+        _ if text.contains('\0') => Err(EnvFileFault::Nul),
+        _ if name.is_empty() => Err(EnvFileFault::NoName),
+        _ if name.contains(char::is_whitespace) => Err(EnvFileFault::Space),
+        Some(value) => Ok(Lookup::Value(name, value)),
+        None if is_name(name) => Ok(Lookup::FromHere(name)),
+        None => Err(EnvFileFault::NoVariable),
     }
 }
 
@@ -135,8 +135,8 @@ fn is_name(text: &str) -> bool {
 /// [`EnvFileError::Flag`], and [`EnvFileError::FlagNotText`].
 pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
     match asked(text).map_err(EnvFileError::Flag)? {
-        Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
-        Asked::FromHere(name) => match var(name) {
+        Lookup::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
+        Lookup::FromHere(name) => match var(name) {
             Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
             Err(VarError::NotPresent) => Ok(Variable::Absent(format!(
                 "the environment has no {name}: it is not set for the run"
@@ -174,7 +174,7 @@ fn parse(
     path: &Path,
     text: &str,
     environment: impl Fn(&str) -> Result<String, VarError>,
-) -> Result<Vec<Variable>, (usize, Fault)> {
+) -> Result<Vec<Variable>, (usize, EnvFileFault)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = (1..).zip(text.lines().map(str::trim_start));
     let meant = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -189,21 +189,23 @@ fn variable(
     line: &str,
     place: &str,
     environment: impl Fn(&str) -> Result<String, VarError>,
-) -> Result<Variable, Fault> {
+) -> Result<Variable, EnvFileFault> {
     match asked(line)? {
-        Asked::Value(name, _) if !is_name(name) => Err(Fault::NoVariable),
-        Asked::Value(_, value) if is_torn(value) => Err(Fault::Quote),
-        Asked::Value(_, value) if value.contains("-----BEGIN ") && !value.contains("-----END ") => {
-            Err(Fault::Pem)
+        Lookup::Value(name, _) if !is_name(name) => Err(EnvFileFault::NoVariable),
+        Lookup::Value(_, value) if is_torn(value) => Err(EnvFileFault::Quote),
+        Lookup::Value(_, value)
+            if value.contains("-----BEGIN ") && !value.contains("-----END ") =>
+        {
+            Err(EnvFileFault::Pem)
         }
-        Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
-        Asked::FromHere(name) => match environment(name) {
+        Lookup::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
+        Lookup::FromHere(name) => match environment(name) {
             Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
             // The name may be a line of a key, so we print its place instead.
             Err(VarError::NotPresent) => Ok(Variable::Absent(format!(
                 "{place}: the environment has no variable of this name: it is not set for the run"
             ))),
-            Err(VarError::NotUnicode(_)) => Err(Fault::NotText),
+            Err(VarError::NotUnicode(_)) => Err(EnvFileFault::NotText),
         },
     }
 }
@@ -241,7 +243,7 @@ mod tests {
         Err(VarError::NotPresent)
     }
 
-    fn parsed(text: &str) -> Result<Vec<Variable>, (usize, Fault)> {
+    fn parsed(text: &str) -> Result<Vec<Variable>, (usize, EnvFileFault)> {
         parse(Path::new("f"), text, none)
     }
 
@@ -274,25 +276,29 @@ mod tests {
 
     #[test]
     fn a_line_without_a_name_is_refused_with_its_number() {
-        assert_eq!(parsed("A=1\n\n=secret"), Err((3, Fault::NoName)));
-        assert_eq!(parsed("export A=secret"), Err((1, Fault::Space)));
-        assert_eq!(parsed("A=1\nB=a\0b"), Err((2, Fault::Nul)));
+        assert_eq!(parsed("A=1\n\n=secret"), Err((3, EnvFileFault::NoName)));
+        assert_eq!(parsed("export A=secret"), Err((1, EnvFileFault::Space)));
+        assert_eq!(parsed("A=1\nB=a\0b"), Err((2, EnvFileFault::Nul)));
     }
 
     #[test]
     fn a_value_of_several_lines_is_refused_with_the_first_line_that_shows_it() {
         for (text, line, fault) in [
-            ("A=1\nCERT=\"line1\nline2==\"\n", 2, Fault::Quote),
-            ("CERT='line1\nline2'\n", 1, Fault::Quote),
-            ("CERT=\"say \\\"x\\\" to\nline2\"\n", 1, Fault::Quote),
-            ("CERT=\"\n", 1, Fault::Quote),
-            ("CERT=-----BEGIN PRIVATE KEY-----\nMIIE\n", 1, Fault::Pem),
-            ("A=1\nsecret+/abc==\n", 2, Fault::NoVariable),
-            ("A=1\nsecret+/abc\n", 2, Fault::NoVariable),
-            ("A={\n  \"key\":\"secret=\"\n", 2, Fault::NoVariable),
-            ("A={\n  \"key\": \"secret=\"\n", 2, Fault::Space),
-            ("A=1\n\"secret\"\n", 2, Fault::NoVariable),
-            ("A=1\n1secret=\n", 2, Fault::NoVariable),
+            ("A=1\nCERT=\"line1\nline2==\"\n", 2, EnvFileFault::Quote),
+            ("CERT='line1\nline2'\n", 1, EnvFileFault::Quote),
+            ("CERT=\"say \\\"x\\\" to\nline2\"\n", 1, EnvFileFault::Quote),
+            ("CERT=\"\n", 1, EnvFileFault::Quote),
+            (
+                "CERT=-----BEGIN PRIVATE KEY-----\nMIIE\n",
+                1,
+                EnvFileFault::Pem,
+            ),
+            ("A=1\nsecret+/abc==\n", 2, EnvFileFault::NoVariable),
+            ("A=1\nsecret+/abc\n", 2, EnvFileFault::NoVariable),
+            ("A={\n  \"key\":\"secret=\"\n", 2, EnvFileFault::NoVariable),
+            ("A={\n  \"key\": \"secret=\"\n", 2, EnvFileFault::Space),
+            ("A=1\n\"secret\"\n", 2, EnvFileFault::NoVariable),
+            ("A=1\n1secret=\n", 2, EnvFileFault::NoVariable),
         ] {
             assert_eq!(parsed(text), Err((line, fault)), "{text:?}");
             assert!(
@@ -307,7 +313,7 @@ mod tests {
         let environment = |_: &str| Err(VarError::NotUnicode("x".into()));
         assert_eq!(
             parse(Path::new("f"), "A=1\nBAD\n", environment),
-            Err((2, Fault::NotText))
+            Err((2, EnvFileFault::NotText))
         );
     }
 

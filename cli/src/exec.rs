@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     client::Client,
     context::Context,
-    draft::Draft,
+    draft::RunDraft,
     failure::Failure,
     flags::{LaunchFlags, RunFlags},
     launch,
@@ -57,7 +57,7 @@ impl Exec {
     /// Every failure except the run's own.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let command = launch::command_text(&self.command, &self.argv)?;
-        let draft = Draft::gather(command, &self.run, context.global.local, &context.screen);
+        let draft = RunDraft::gather(command, &self.run, context.global.local, &context.screen);
         if self.launch.dry_run {
             let draft = draft.await?;
             return launch::dry_run(context, &draft.request)
@@ -75,7 +75,7 @@ impl Exec {
         &self,
         context: &Context,
         client: &Client,
-        draft: Result<Draft, Failure>,
+        draft: Result<RunDraft, Failure>,
     ) -> Result<u8, Failure> {
         let draft = draft?;
         let ended = launch::run(context, client, draft.request.clone(), self.launch).await;

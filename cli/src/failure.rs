@@ -10,7 +10,7 @@ use deploy::{
 use domain::{api::Problem, ports::PortError, request::FieldError};
 
 use crate::{
-    client::{CallError, EndpointError},
+    client::{ApiError, EndpointError},
     context::API_KEY,
     env_file::EnvFileError,
     local,
@@ -50,7 +50,7 @@ pub(crate) enum Failure {
     Lines(String, Vec<FieldError>),
     /// The API refused, or could not be reached.
     #[error(transparent)]
-    Call(#[from] CallError),
+    Call(#[from] ApiError),
     /// The configuration file cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -136,7 +136,7 @@ pub(crate) enum Failure {
         /// The API's address.
         endpoint: String,
         /// What the API answered, or why it could not be reached.
-        error: CallError,
+        error: ApiError,
     },
     /// The functions' code cannot be used.
     #[error(transparent)]
@@ -167,7 +167,7 @@ pub(crate) enum Failure {
 impl From<ForgetError> for Failure {
     fn from(error: ForgetError) -> Self {
         match error {
-            ForgetError::Refused(problem) => Self::Call(CallError::Refused(problem)),
+            ForgetError::Refused(problem) => Self::Call(ApiError::Refused(problem)),
             ForgetError::Runs(_) => Self::Nothing(error.to_string()),
             ForgetError::Store(error) => Self::Table(error),
         }
@@ -194,7 +194,7 @@ impl Failure {
     pub(crate) fn fields(&self) -> &[FieldError] {
         match self {
             Self::Faults(faults) | Self::Lines(_, faults) => faults,
-            Self::Call(CallError::Refused(problem)) => &problem.errors,
+            Self::Call(ApiError::Refused(problem)) => &problem.errors,
             _ => &[],
         }
     }
@@ -215,7 +215,7 @@ impl Failure {
             | Self::Lines(..)
             | Self::Project(_)
             | Self::EnvFile(_) => crate::exit::USAGE,
-            Self::Call(CallError::Refused(problem)) if is_of_the_request(problem) => {
+            Self::Call(ApiError::Refused(problem)) if is_of_the_request(problem) => {
                 crate::exit::USAGE
             }
             _ => code,

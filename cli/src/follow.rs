@@ -17,9 +17,9 @@ use domain::{
 
 use crate::{
     api::Got,
-    client::{CallError, Client, PAUSE},
+    client::{ApiError, Client, PAUSE},
     failure::Failure,
-    interrupt::{Interrupts, Wish},
+    interrupt::{InterruptWish, Interrupts},
     moment,
     screen::{Screen, Stream},
 };
@@ -170,7 +170,7 @@ pub(crate) async fn so_far(
 }
 
 /// How following ended.
-pub(crate) enum Ended {
+pub(crate) enum FollowEnd {
     /// The run is over. Holds its final record.
     Final(Box<Got<ExecutionView>>),
     /// The user stopped following.
@@ -265,7 +265,7 @@ impl Record {
         client: &Client,
         id: &ExecutionId,
         screen: &Screen,
-    ) -> Result<Option<Got<ExecutionView>>, CallError> {
+    ) -> Result<Option<Got<ExecutionView>>, ApiError> {
         if self.seen_at.is_some_and(|at| at.elapsed() < RECORD_EVERY) && !client.is_local() {
             return Ok(None);
         }
@@ -347,22 +347,22 @@ pub(crate) async fn attended(
     id: &ExecutionId,
     screen: &Screen,
     following: impl Future<Output = Result<Got<ExecutionView>, Failure>>,
-) -> Result<Ended, Failure> {
+) -> Result<FollowEnd, Failure> {
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
     let mut following = pin!(following);
     loop {
         tokio::select! {
             ended = &mut following => {
                 screen.no_progress();
-                return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&advice(client, id)));
+                return ended.map(|got| FollowEnd::Final(Box::new(got))).inspect_err(|_| screen.say(&advice(client, id)));
             }
             wish = interrupts.wish("the run", screen) => match wish {
-                Wish::Stay => {}
-                Wish::Cancel => cancel(client, id, screen).await,
-                Wish::Detach => {
+                InterruptWish::Stay => {}
+                InterruptWish::Cancel => cancel(client, id, screen).await,
+                InterruptWish::Detach => {
                     screen.no_progress();
                     screen.say(&advice(client, id));
-                    return Ok(Ended::Detached);
+                    return Ok(FollowEnd::Detached);
                 }
             }
         }

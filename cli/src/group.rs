@@ -14,7 +14,7 @@ use domain::{
 use serde::Serialize;
 
 use crate::{
-    client::{CallError, Client, PAUSE},
+    client::{ApiError, Client, PAUSE},
     exit,
     screen::Screen,
 };
@@ -28,7 +28,7 @@ async fn page(
     group: &str,
     status: Option<&ExecutionStatus>,
     cursor: Option<&str>,
-) -> Result<HistoryPage, CallError> {
+) -> Result<HistoryPage, ApiError> {
     let limit = PAGE_MAX.to_string();
     let status = status.map(ExecutionStatus::as_str);
     let filter = [
@@ -49,7 +49,7 @@ pub(crate) async fn walk(
     group: &str,
     status: Option<&ExecutionStatus>,
     mut see: impl FnMut(Listed),
-) -> Result<(), CallError> {
+) -> Result<(), ApiError> {
     let mut cursor = None;
     loop {
         let page = page(client, group, status, cursor.as_deref()).await?;
@@ -128,7 +128,7 @@ pub(crate) struct Followed {
 /// Each look reads one page of history, and a pause precedes each look. So the cost per second does
 /// not grow with the number of runs. A page on which all runs are over is not read again. A page on
 /// which no run has begun is read rarely, since a submission's runs start in order.
-pub(crate) struct Watch {
+pub(crate) struct GroupWatch {
     runs: BTreeMap<ExecutionId, Followed>,
     groups: BTreeSet<String>,
     pages: Vec<Watched>,
@@ -144,7 +144,7 @@ struct Watched {
     ids: Vec<ExecutionId>,
 }
 
-impl Watch {
+impl GroupWatch {
     /// Makes a watch of these runs, given with their line numbers. `groups` are the groups they are
     /// in.
     pub(crate) fn new(
@@ -188,7 +188,7 @@ impl Watch {
         &mut self,
         client: &Client,
         screen: &Screen,
-    ) -> Result<(), CallError> {
+    ) -> Result<(), ApiError> {
         let mut pause = PAUSE / 16;
         while self.is_open() {
             self.find(client, screen).await?;
@@ -216,7 +216,7 @@ impl Watch {
 
     /// Reads the groups until every unfinished run was seen. Runs that are on no page are looked up
     /// alone.
-    async fn find(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
+    async fn find(&mut self, client: &Client, screen: &Screen) -> Result<(), ApiError> {
         self.pages.clear();
         let open = self.runs.iter().filter(|(_, run)| !run.over);
         let mut unseen: BTreeSet<_> = open.map(|(id, _)| id.clone()).collect();
@@ -259,13 +259,13 @@ impl Watch {
 
     /// Looks up one run by its id. A page may lack a run that was recorded a moment ago; the record
     /// itself is there.
-    async fn find_alone(&mut self, client: &Client, id: &ExecutionId) -> Result<(), CallError> {
+    async fn find_alone(&mut self, client: &Client, id: &ExecutionId) -> Result<(), ApiError> {
         match client.execution(id.as_str()).await {
             Ok(got) => self.note_run(&got.value),
-            Err(CallError::Refused(problem)) if problem.status == 404 => {
+            Err(ApiError::Refused(problem)) if problem.status == 404 => {
                 self.give_up(id, ExecutionStatus::Lost, "it is not in history any more");
             }
-            Err(CallError::Refused(problem)) if problem.code == "unreadable_record" => {
+            Err(ApiError::Refused(problem)) if problem.code == "unreadable_record" => {
                 self.give_up(
                     id,
                     ExecutionStatus::Other(UNREADABLE.into()),
@@ -338,7 +338,7 @@ impl Watch {
 
     /// Reads one page again. Newer runs push older ones to the next page, so runs that left this
     /// page are looked for there.
-    async fn look(&mut self, client: &Client, place: usize) -> Result<(), CallError> {
+    async fn look(&mut self, client: &Client, place: usize) -> Result<(), ApiError> {
         let Some(watched) = self.pages.get_mut(place) else {
             return Ok(());
         };
@@ -375,8 +375,8 @@ mod tests {
     use super::*;
 
     /// A watch of pages with runs in these statuses.
-    fn watch(pages: &[&[ExecutionStatus]]) -> Watch {
-        let mut watch = Watch::new([], BTreeSet::new());
+    fn watch(pages: &[&[ExecutionStatus]]) -> GroupWatch {
+        let mut watch = GroupWatch::new([], BTreeSet::new());
         for (number, statuses) in (0_u128..).zip(pages) {
             let id = |line: u128| ExecutionId::new(Timestamp::UNIX_EPOCH, number << 8 | line);
             let ids: Vec<_> = (0..).zip(*statuses).map(|(line, _)| id(line)).collect();

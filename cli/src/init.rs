@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use deploy::{
     first_key,
-    install::{Change, Deployed},
+    install::{Deployed, StackChange},
     stack::StackView,
 };
 use domain::{backoff::Backoff, key::ApiKey, request::Name};
 use secrecy::ExposeSecret;
 
 use crate::{
-    client::{Call, CallError, Client, Remote},
+    client::{ApiError, Call, Client, Remote},
     config,
     context::{self, Context},
     exit,
@@ -194,7 +194,7 @@ async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), 
         let answer = client.call(Call::get("/executions?limit=1".into())).await;
         let may_pass = matches!(
             &answer,
-            Err(CallError::Foreign { .. } | CallError::Unreachable { .. })
+            Err(ApiError::Foreign { .. } | ApiError::Unreachable { .. })
         );
         let pause = PAUSES.pause(round, u128::from(getrandom::u32().unwrap_or_default()));
         if may_pass && begun.elapsed() + pause <= PATIENCE {
@@ -218,9 +218,9 @@ fn report(
 ) -> Result<(), Failure> {
     if context.is_json() {
         let change = match deployed.change {
-            Change::Made => "made",
-            Change::Changed => "changed",
-            Change::Nothing => "nothing",
+            StackChange::Made => "made",
+            StackChange::Changed => "changed",
+            StackChange::Nothing => "nothing",
         };
         let line = serde_json::json!({
             "stack": target.name, "endpoint": endpoint, "account": target.account.id, "region": target.account.region,

@@ -11,7 +11,7 @@ use crate::screen::Screen;
 
 /// What the user wants to do with the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum InterruptWish {
     /// Stop the run.
     Cancel,
     /// Stop following the run, which goes on.
@@ -52,27 +52,27 @@ impl Interrupts {
     /// Waits for the user's next wish about `what`. On a terminal, Ctrl-C asks, and another signal
     /// while the question is open detaches. Elsewhere nobody can answer, so Ctrl-C detaches at
     /// once. SIGTERM and SIGHUP always detach.
-    pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> Wish {
+    pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> InterruptWish {
         tokio::select! {
             _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => return Wish::Detach,
-            _ = self.hang_up.recv() => return Wish::Detach,
+            _ = self.terminate.recv() => return InterruptWish::Detach,
+            _ = self.hang_up.recv() => return InterruptWish::Detach,
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Wish::Detach;
+            return InterruptWish::Detach;
         }
         // A spinner would be drawn over the question.
         let _asking = screen.asking();
         tokio::select! {
             wish = answer(what) => wish,
-            () = self.any() => Wish::Detach,
+            () = self.any() => InterruptWish::Detach,
         }
     }
 }
 
 /// Asks on the terminal. A separate thread reads the answer, because reading cannot be interrupted.
 /// The process ends without waiting for that thread.
-async fn answer(what: &str) -> Wish {
+async fn answer(what: &str) -> InterruptWish {
     let question = format!(
         "\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on following: "
     );
@@ -86,15 +86,15 @@ async fn answer(what: &str) -> Wish {
     });
     match receiver.await.ok().flatten() {
         Some(line) => meaning(&line),
-        None => Wish::Detach,
+        None => InterruptWish::Detach,
     }
 }
 
-fn meaning(line: &str) -> Wish {
+fn meaning(line: &str) -> InterruptWish {
     match line.trim().to_lowercase().as_str() {
-        "c" | "cancel" => Wish::Cancel,
-        "d" | "detach" => Wish::Detach,
-        _ => Wish::Stay,
+        "c" | "cancel" => InterruptWish::Cancel,
+        "d" | "detach" => InterruptWish::Detach,
+        _ => InterruptWish::Stay,
     }
 }
 
@@ -106,7 +106,12 @@ mod tests {
     fn only_a_clear_word_cancels() {
         assert_eq!(
             [" C\n", "d\n", "\n", "yes\n"].map(meaning),
-            [Wish::Cancel, Wish::Detach, Wish::Stay, Wish::Stay]
+            [
+                InterruptWish::Cancel,
+                InterruptWish::Detach,
+                InterruptWish::Stay,
+                InterruptWish::Stay
+            ]
         );
     }
 }

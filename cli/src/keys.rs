@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     api::path,
-    client::{Call, CallError, Client},
+    client::{ApiError, Call, Client},
     context::Context,
     exit,
     failure::Failure,
@@ -27,7 +27,7 @@ logs), submit (and submit and cancel), admin (and manage keys).";
 
 /// The command line of `keys`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Keys {
+pub(crate) struct KeysArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -88,7 +88,7 @@ impl From<RoleName> for Role {
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct KeyList {
     keys: Vec<KeyView>,
 }
 
@@ -103,7 +103,7 @@ struct Made {
     key: String,
 }
 
-impl Keys {
+impl KeysArgs {
     /// Runs `mycli keys` and returns the exit code.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ async fn create(
     let answer = client
         .call(Call::post(path(&["keys"], &[]), Some(body)).once())
         .await;
-    if let Err(error @ CallError::Unreachable { .. }) = answer {
+    if let Err(error @ ApiError::Unreachable { .. }) = answer {
         let advice = format!(
             "whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again"
         );
@@ -162,7 +162,7 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
     let answer = client
         .call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once())
         .await;
-    if let Err(error @ CallError::Unreachable { .. }) = answer {
+    if let Err(error @ ApiError::Unreachable { .. }) = answer {
         let advice = format!(
             "whether `{name}` has a new key is not known: do the same again, which makes another one"
         );
@@ -197,7 +197,7 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     if context.is_json() {
         return output::json(context, &answer);
     }
-    let listed: Listed = client.read(&answer)?;
+    let listed: KeyList = client.read(&answer)?;
     let row = |key: &KeyView| {
         let role = format!("{:?}", key.role).to_lowercase();
         let old = key
@@ -227,7 +227,7 @@ async fn revoke(
 ) -> Result<(), Failure> {
     if !last {
         let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
-        let keys = client.read::<Listed>(&answer)?.keys;
+        let keys = client.read::<KeyList>(&answer)?.keys;
         let admins: Vec<_> = keys.iter().filter(|key| key.role == Role::Admin).collect();
         if matches!(admins[..], [only] if only.name == name.as_str()) {
             return Err(Failure::Usage(format!(

@@ -8,12 +8,12 @@ use domain::{
 
 use crate::{
     api::Got,
-    client::{CallError, Client, is_loopback},
+    client::{ApiError, Client, is_loopback},
     context::Context,
     draft, exit,
     failure::Failure,
     flags::LaunchFlags,
-    follow::{self, Ended, Show},
+    follow::{self, FollowEnd, Show},
     output,
     screen::Stream,
 };
@@ -70,7 +70,7 @@ pub(crate) async fn run(
 /// Explains a refusal of a body that is too large. The server did not read the body, so only the
 /// client can find out which field is at fault.
 fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
-    if !matches!(&failure, Failure::Call(CallError::Refused(problem)) if problem.code == "body_too_large")
+    if !matches!(&failure, Failure::Call(ApiError::Refused(problem)) if problem.code == "body_too_large")
     {
         return failure;
     }
@@ -154,14 +154,14 @@ async fn see_through(
     });
     let following = follow::to_the_end(client, id, show, screen);
     match follow::attended(client, id, screen, following).await? {
-        Ended::Final(got) => {
+        FollowEnd::Final(got) => {
             if context.is_json() {
                 output::json(context, &got.answer)?;
             }
             Ok(output::verdict(context, &got.value))
         }
         // The command's exit code is not known, and a caller must not take this for a success.
-        Ended::Detached => Ok(exit::UNKNOWN),
+        FollowEnd::Detached => Ok(exit::UNKNOWN),
     }
 }
 
@@ -212,9 +212,9 @@ pub(crate) fn placed(
     place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>,
 ) -> Failure {
     match error {
-        Failure::Call(CallError::Refused(mut problem)) => {
+        Failure::Call(ApiError::Refused(mut problem)) => {
             problem.errors = place(problem.errors);
-            Failure::Call(CallError::Refused(problem))
+            Failure::Call(ApiError::Refused(problem))
         }
         Failure::Faults(faults) => Failure::Faults(place(faults)),
         other => other,

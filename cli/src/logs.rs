@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    follow::{self, Ended, Show},
+    follow::{self, FollowEnd, Show},
     moment,
     number::whole,
     output,
@@ -31,7 +31,7 @@ const TAIL_MAX: usize = 10_000_000;
 
 /// The command line of `logs`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Logs {
+pub(crate) struct LogsArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
     id: Option<String>,
     /// Go on until the run ends, and exit with its exit code
@@ -48,7 +48,7 @@ pub(crate) struct Logs {
     timestamps: bool,
 }
 
-impl Logs {
+impl LogsArgs {
     /// Runs `mycli logs` and returns the exit code.
     ///
     /// # Errors
@@ -104,8 +104,8 @@ impl Logs {
         let following = follow::to_the_end(client, id, self.what(context), &context.screen);
         tokio::select! {
             ended = follow::attended(client, id, &context.screen, following) => match ended? {
-                Ended::Final(got) => Ok(output::verdict(context, &got.value)),
-                Ended::Detached => Ok(exit::UNKNOWN),
+                FollowEnd::Final(got) => Ok(output::verdict(context, &got.value)),
+                FollowEnd::Detached => Ok(exit::UNKNOWN),
             },
             // The reader of the log has gone away, as `head` does. There is nobody left to follow
             // for.

@@ -46,11 +46,11 @@ enum Action {
     Prune(Prune),
     /// Finish what is unfinished, then exit (started by mycli itself)
     #[command(hide = true)]
-    Supervise(Place),
+    Supervise(MachineAddress),
 }
 
 #[derive(Args, Clone, Debug)]
-struct Place {
+struct MachineAddress {
     /// Folder of the history [default: ~/.mycli/local]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -71,7 +71,7 @@ struct Serve {
     #[arg(long, value_name = "N", value_parser = above_zero)]
     launch_rate: Option<f64>,
     #[command(flatten)]
-    place: Place,
+    place: MachineAddress,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -117,7 +117,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Local(error.to_string())
 }
 
-impl Place {
+impl MachineAddress {
     fn options(&self, context: &Context) -> Result<local::Options, Failure> {
         let dir = self.dir.clone().map_or_else(|| context.home.local(), Ok)?;
         Ok(local_options(dir, self.host))
@@ -250,7 +250,7 @@ fn new_key() -> Result<ApiKey, Failure> {
 
 impl Prune {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let place = Place {
+        let place = MachineAddress {
             dir: self.dir,
             host: false,
         };

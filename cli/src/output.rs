@@ -2,7 +2,7 @@
 
 use domain::api::ExecutionView;
 
-use crate::{client::Answer, context::Context, exit, failure::Failure};
+use crate::{client::ApiAnswer, context::Context, exit, failure::Failure};
 
 /// Prints text to standard output.
 ///
@@ -19,7 +19,7 @@ pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub(crate) fn json(context: &Context, answer: &Answer) -> Result<(), Failure> {
+pub(crate) fn json(context: &Context, answer: &ApiAnswer) -> Result<(), Failure> {
     text(
         context,
         &format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()),

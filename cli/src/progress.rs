@@ -6,7 +6,7 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use deploy::stack::{Progress, ResourceEvent};
+use deploy::stack::{ResourceEvent, StackProgress};
 
 use crate::screen::{Screen, one_line};
 
@@ -28,13 +28,13 @@ impl<'a> ProgressPrinter<'a> {
     }
 
     /// Shows one event.
-    pub(crate) fn tell(&self, progress: Progress) {
+    pub(crate) fn tell(&self, progress: StackProgress) {
         match progress {
-            Progress::Step(text) => {
+            StackProgress::Step(text) => {
                 self.screen.say(&text);
                 self.screen.progress(&text);
             }
-            Progress::Resource(event) => self.resource(&event),
+            StackProgress::Resource(event) => self.resource(&event),
         }
     }
 

@@ -10,14 +10,14 @@ use domain::{
 };
 
 use crate::{
-    bulk::{self, lines::Ready},
+    bulk::{self, lines::ReadyLine},
     client::Client,
     context::Context,
     draft,
     failure::Failure,
     flags::{LaunchFlags, RunFlags},
     group, launch,
-    submission::{Submission, reruns},
+    submission::{BulkSubmission, reruns},
 };
 
 /// Examples for `--help`.
@@ -38,7 +38,7 @@ Exit code: as of exec; with --failed as of bulk.";
 
 /// The command line of `rerun`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Rerun {
+pub(crate) struct RerunArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
     #[arg(conflicts_with = "failed")]
     id: Option<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Rerun {
     run: RunFlags,
 }
 
-impl Rerun {
+impl RerunArgs {
     /// Runs `mycli rerun` and returns the exit code.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Rerun {
         group: &str,
     ) -> Result<u8, Failure> {
         let submission =
-            Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
+            BulkSubmission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
         let flags = RunFlags {
             group: Some(submission.group.clone()),
             ..self.run.clone()
@@ -186,7 +186,7 @@ async fn show_all(
     context: &Context,
     client: &Client,
     group: &str,
-    submission: &Submission,
+    submission: &BulkSubmission,
     changes: &Changes,
 ) -> Result<u8, Failure> {
     let mut runs = Vec::new();
@@ -225,7 +225,7 @@ async fn show_all(
         let changes = with_secrets_of(&run, changes);
         would_be(context, run, changes)
     };
-    let line = |(number, request)| Ready {
+    let line = |(number, request)| ReadyLine {
         number,
         keys: bulk::lines::keys_of(&request),
     };

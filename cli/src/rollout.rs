@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use clap::Args;
 use deploy::{
     doctor::is_newer,
-    install::{self, Change, Deployed, InstallError, Wish},
+    install::{self, Deployed, InstallError, InstallWish, StackChange},
     package::Functions,
-    quotas::{self, Known, Pool},
+    quotas::{self, KnownQuota, Pool},
     stack::StackView,
     template::Template,
 };
@@ -98,15 +98,15 @@ impl Rollout {
     ) -> Result<Deployed, Failure> {
         self.refuse_downgrade(before)?;
         let given = self.given();
-        let stands =
-            before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
+        let stands = before
+            .is_some_and(|stack| stack.condition() != deploy::stack::StackCondition::NeverStood);
         let quotas = if stands {
             Vec::new()
         } else {
             self.quotas(context, target).await
         };
         let template = self.template()?;
-        let wish = Wish {
+        let wish = InstallWish {
             template: &template,
             functions,
             version: VERSION,
@@ -159,19 +159,19 @@ impl Rollout {
         {
             let title = pool.title();
             match quotas::read(&target.account, pool).await {
-                Known::Vcpus(vcpus) => {
+                KnownQuota::Vcpus(vcpus) => {
                     context
                         .screen
                         .say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
                     found.push((pool, vcpus));
                 }
-                Known::Unset => {
+                KnownQuota::Unset => {
                     context.screen.say(&format!(
                         "{title}: AWS names no quota; set a limit with {}",
                         pool.flag()
                     ));
                 }
-                Known::Unknown(why) => {
+                KnownQuota::Unknown(why) => {
                     let advice = format!(
                         "ECS's refusals will teach it, or set a limit with {}",
                         pool.flag()
@@ -189,12 +189,12 @@ impl Rollout {
 fn said(target: &Target, deployed: &Deployed) -> String {
     let stack = target.name.full();
     match (deployed.change, deployed.version_before.as_deref()) {
-        (Change::Made, _) => format!("made the stack {stack} (version {VERSION})"),
-        (Change::Changed, Some(before)) if before != VERSION => {
+        (StackChange::Made, _) => format!("made the stack {stack} (version {VERSION})"),
+        (StackChange::Changed, Some(before)) if before != VERSION => {
             format!("changed the stack {stack}: version {before} to {VERSION}")
         }
-        (Change::Changed, _) => format!("changed the stack {stack} (version {VERSION})"),
-        (Change::Nothing, _) => {
+        (StackChange::Changed, _) => format!("changed the stack {stack} (version {VERSION})"),
+        (StackChange::Nothing, _) => {
             format!("the stack {stack} is as it should be (version {VERSION}): nothing to change")
         }
     }

@@ -15,7 +15,7 @@ use domain::{
     request::{EnvError, SecretName},
     secret::{SecretRecord, readable_value},
 };
-use local::secrets::Secrets as Files;
+use local::secrets::SecretFiles as Files;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -50,7 +50,7 @@ stack keeps 4096 bytes of it, and on this machine NAME=value may have 131,071.";
 
 /// The command line of `secrets`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Secrets {
+pub(crate) struct SecretsArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -109,7 +109,7 @@ impl From<Least> for Role {
     }
 }
 
-impl Secrets {
+impl SecretsArgs {
     /// Runs `mycli secrets` and returns the exit code.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::encoding;
 /// The contents of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Settings {
+pub(crate) struct ConfigFile {
     /// The address of an API that is not one of `stacks`.
     pub(crate) endpoint: Option<String>,
     /// The key for that address.
@@ -48,7 +48,7 @@ pub(crate) struct Profile {
 
 /// An endpoint and its key, as the file has them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct ProfileEntry<'a> {
     /// The stack's name; `None` for the endpoint that is not one of `stacks`.
     pub(crate) stack: Option<&'a StackName>,
     /// The address.
@@ -123,7 +123,7 @@ fn at(line: Option<usize>) -> String {
         .unwrap_or_default()
 }
 
-impl Settings {
+impl ConfigFile {
     /// Reads the file. If there is none, nothing is set.
     ///
     /// # Errors
@@ -205,8 +205,8 @@ impl Settings {
 
     /// The entry to use: the named stack's, else that of the stack in use. If neither is set, it is
     /// the entry without a stack, or the only stack if that entry is empty.
-    pub(crate) fn entry(&self, named: Option<&StackName>) -> Entry<'_> {
-        let plain = Entry {
+    pub(crate) fn entry(&self, named: Option<&StackName>) -> ProfileEntry<'_> {
+        let plain = ProfileEntry {
             stack: None,
             endpoint: self.endpoint.as_deref(),
             key: self.key.as_ref(),
@@ -225,9 +225,9 @@ impl Settings {
         self.endpoint.is_none() && self.key.is_none()
     }
 
-    fn entry_of(&self, name: &StackName) -> Option<Entry<'_>> {
+    fn entry_of(&self, name: &StackName) -> Option<ProfileEntry<'_>> {
         let (name, profile) = self.stacks.get_key_value(name)?;
-        Some(Entry {
+        Some(ProfileEntry {
             stack: Some(name),
             endpoint: profile.endpoint.as_deref(),
             key: profile.key.as_ref(),
@@ -235,8 +235,8 @@ impl Settings {
     }
 
     /// All entries, without an empty one that belongs to no stack.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let plain = Entry {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = ProfileEntry<'_>> {
+        let plain = ProfileEntry {
             stack: None,
             endpoint: self.endpoint.as_deref(),
             key: self.key.as_ref(),
@@ -309,10 +309,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.yaml");
         let key = Some("sk: \"quoted\" # text".to_owned().into());
-        Settings {
+        ConfigFile {
             endpoint: Some("https://example.com/prod".into()),
             key,
-            ..Settings::default()
+            ..ConfigFile::default()
         }
         .write(&path)
         .unwrap();
@@ -320,16 +320,16 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        let read = Settings::read(&path).unwrap();
+        let read = ConfigFile::read(&path).unwrap();
         assert_eq!(read.endpoint.as_deref(), Some("https://example.com/prod"));
         assert_eq!(read.key.unwrap().expose_secret(), "sk: \"quoted\" # text");
     }
 
     #[test]
     fn an_error_names_the_line_and_never_the_text() {
-        let error = Settings::parse("endpoint: http://a\nkye: sk_live_secret\n").unwrap_err();
+        let error = ConfigFile::parse("endpoint: http://a\nkye: sk_live_secret\n").unwrap_err();
         assert_eq!(error, Some(2));
-        assert!(Settings::parse("").unwrap().endpoint.is_none());
+        assert!(ConfigFile::parse("").unwrap().endpoint.is_none());
     }
 
     #[test]
@@ -343,14 +343,14 @@ mod tests {
             ..Profile::default()
         };
         let stacks = [(name("a"), Profile::default()), (name("no"), profile)].into();
-        Settings {
+        ConfigFile {
             stack: Some(name("no")),
             stacks,
-            ..Settings::default()
+            ..ConfigFile::default()
         }
         .write(&path)
         .unwrap();
-        let read = Settings::read(&path).unwrap();
+        let read = ConfigFile::read(&path).unwrap();
         assert_eq!(read.entry(None).endpoint, Some("https://b.example/prod"));
         assert_eq!(read.entry(Some(&name("a"))).endpoint, None);
         assert_eq!(
@@ -363,15 +363,15 @@ mod tests {
     fn the_only_stack_is_used_unless_another_endpoint_is_set() {
         let one = "stacks: {ci: {endpoint: 'https://ci.example/prod'}}";
         assert_eq!(
-            Settings::parse(one).unwrap().entry(None).endpoint,
+            ConfigFile::parse(one).unwrap().entry(None).endpoint,
             Some("https://ci.example/prod")
         );
         let old = format!("endpoint: http://old.example\n{one}");
         assert_eq!(
-            Settings::parse(&old).unwrap().entry(None).endpoint,
+            ConfigFile::parse(&old).unwrap().entry(None).endpoint,
             Some("http://old.example")
         );
-        assert_eq!(Settings::parse(&old).unwrap().entries().count(), 2);
-        assert!(Settings::parse("stacks: {NO: {}}").is_err());
+        assert_eq!(ConfigFile::parse(&old).unwrap().entries().count(), 2);
+        assert!(ConfigFile::parse("stacks: {NO: {}}").is_err());
     }
 }

@@ -7,13 +7,13 @@ use clap::Args;
 use domain::{
     Timestamp,
     api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed},
-    group::rerun::Rerun,
+    group::rerun::RerunCounts,
 };
 use serde::Serialize;
 
 use crate::{
     cancel,
-    client::{CallError, Client},
+    client::{ApiError, Client},
     context::Context,
     exit,
     failure::Failure,
@@ -115,7 +115,7 @@ impl GroupStatus {
         let (cancel, rerun) = match client.group(group).await {
             Ok(got) => (got.value.cancel, got.value.rerun),
             // An older stack does not have this path.
-            Err(CallError::Refused(problem)) if problem.status == 404 => (None, None),
+            Err(ApiError::Refused(problem)) if problem.status == 404 => (None, None),
             Err(error) => return Err(error.into()),
         };
         match counts.total() {
@@ -163,7 +163,7 @@ impl GroupStatus {
                 (true, false) => "",
             };
             let age = moment::short(Utc::now() - rerun.at);
-            let Rerun {
+            let RerunCounts {
                 accepted,
                 existing,
                 rejected,
@@ -198,9 +198,9 @@ impl GroupStatus {
 }
 
 /// A page with a label and a value on each line. Unknown values are left out.
-struct Page(String);
+struct ManPage(String);
 
-impl Page {
+impl ManPage {
     fn row(&mut self, label: &str, value: impl Into<Option<String>>) {
         if let Some(value) = value.into() {
             // Writing to a String cannot fail.
@@ -214,7 +214,7 @@ impl Page {
 }
 
 fn page(run: &ExecutionView, screen: &Screen) -> String {
-    let mut page = Page(format!(
+    let mut page = ManPage(format!(
         "{}  {}\n",
         run.execution_id,
         screen.status(&run.status, 0)
@@ -227,13 +227,13 @@ fn page(run: &ExecutionView, screen: &Screen) -> String {
     page.0
 }
 
-fn outcome_rows(page: &mut Page, run: &ExecutionView) {
+fn outcome_rows(page: &mut ManPage, run: &ExecutionView) {
     page.row("exit code", run.exit_code.map(|code| code.to_string()));
     page.row("reason", run.reason.clone());
     page.row("waiting", run.waiting.as_ref().map(follow::place));
 }
 
-fn request_rows(page: &mut Page, run: &ExecutionView) {
+fn request_rows(page: &mut ManPage, run: &ExecutionView) {
     let request = &run.request;
     page.row("name", request.name.clone());
     page.row("command", request.command.clone());
@@ -279,7 +279,7 @@ fn retries(retries: u8, causes: &[String]) -> String {
 }
 
 /// Adds a row for each phase, with the time since the phase before it.
-fn phase_rows(page: &mut Page, run: &ExecutionView) {
+fn phase_rows(page: &mut ManPage, run: &ExecutionView) {
     page.row(
         "submitted",
         format!(
@@ -316,7 +316,7 @@ fn phase_rows(page: &mut Page, run: &ExecutionView) {
     }
 }
 
-fn attempt_rows(page: &mut Page, attempts: &[AttemptView]) {
+fn attempt_rows(page: &mut ManPage, attempts: &[AttemptView]) {
     for attempt in attempts {
         page.row(
             &format!("attempt {}", attempt.attempt),
@@ -345,7 +345,7 @@ fn attempt_line(attempt: &AttemptView) -> String {
     )
 }
 
-fn event_rows(page: &mut Page, run: &ExecutionView) {
+fn event_rows(page: &mut ManPage, run: &ExecutionView) {
     for event in &run.events {
         let reason = event
             .reason

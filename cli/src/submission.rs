@@ -26,14 +26,14 @@ use serde_json::Value;
 use ulid::Ulid;
 
 use crate::{
-    bulk::lines::{Keys, Ready},
+    bulk::lines::{JsonKeys, ReadyLine},
     cancel,
-    client::{CallError, Client},
+    client::{ApiError, Client},
     context::Context,
     exit,
     failure::Failure,
-    group::{Counts, Watch},
-    interrupt::{Interrupts, Wish},
+    group::{Counts, GroupWatch},
+    interrupt::{InterruptWish, Interrupts},
     output,
 };
 
@@ -51,7 +51,7 @@ const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// A submission.
 #[derive(Clone, Debug)]
-pub(crate) struct Submission {
+pub(crate) struct BulkSubmission {
     /// The submission's id.
     pub(crate) id: Name,
     /// The group of those lines that name none.
@@ -60,7 +60,7 @@ pub(crate) struct Submission {
     resumed: bool,
 }
 
-impl Submission {
+impl BulkSubmission {
     /// Begins a new submission, or resumes the one with this id.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Submission {
     }
 
     /// Adds the submission's group to a line's keys, unless they name a group.
-    pub(crate) fn group_in(&self, mut keys: Keys) -> Keys {
+    pub(crate) fn group_in(&self, mut keys: JsonKeys) -> JsonKeys {
         if keys.get("group").is_none_or(Value::is_null) {
             keys.insert("group".into(), Value::String(self.group.clone()));
         }
@@ -154,7 +154,7 @@ struct Sent {
 
 impl Sent {
     /// Makes it from the API's answer. `lines` gives the line number for an index.
-    fn of(answer: BulkAnswer, lines: &[Ready]) -> Self {
+    fn of(answer: BulkAnswer, lines: &[ReadyLine]) -> Self {
         let number = |index: u32| {
             usize::try_from(index)
                 .ok()
@@ -209,15 +209,15 @@ struct Totals {
 }
 
 /// The groups that were marked as cancelled, and what the API answered to each mark.
-type Marks = Vec<(String, Option<GroupCancelView>)>;
+type GroupMarks = Vec<(String, Option<GroupCancelView>)>;
 
 /// How sending ended.
-enum Ended {
+enum WaitEnd {
     All,
     Interrupted,
     /// The whole submission is to be cancelled. Holds the marks, if no answer has come since they
     /// were set.
-    Cancelled(Option<Marks>),
+    Cancelled(Option<GroupMarks>),
     Failed(Failure),
 }
 
@@ -225,7 +225,7 @@ enum Ended {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Batch<'a> {
     /// The lines of a `bulk`, many in one request.
-    Lines(&'a [Ready]),
+    Lines(&'a [ReadyLine]),
     /// Runs that the server runs again.
     Reruns(&'a Reruns),
 }
@@ -247,7 +247,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The groups that the runs are in.
-    fn groups(self, submission: &Submission) -> BTreeSet<String> {
+    fn groups(self, submission: &BulkSubmission) -> BTreeSet<String> {
         match self {
             Self::Lines(lines) => {
                 let own = lines
@@ -262,7 +262,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Splits the lines into request bodies, in order.
-fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
+fn chunks(submission: &BulkSubmission, lines: &[ReadyLine]) -> Vec<Vec<u8>> {
     let head = |first: usize| {
         format!(
             r#"{{"submission_id":"{}","first_index":{first},"executions":["#,
@@ -303,8 +303,8 @@ fn closed(body: String) -> Vec<u8> {
 pub(crate) async fn run(
     context: &Context,
     client: &Client,
-    submission: &Submission,
-    lines: &[Ready],
+    submission: &BulkSubmission,
+    lines: &[ReadyLine],
     wait: bool,
 ) -> Result<u8, Failure> {
     let batch = Batch::Lines(lines);
@@ -352,14 +352,14 @@ pub(crate) async fn run(
         sent: &sent,
     };
     match ended {
-        Ended::All => told.all_sent(wait, &mut interrupts).await,
-        Ended::Cancelled(marks) => told.cancelled(marks, &mut interrupts).await,
-        Ended::Interrupted => {
+        WaitEnd::All => told.all_sent(wait, &mut interrupts).await,
+        WaitEnd::Cancelled(marks) => told.cancelled(marks, &mut interrupts).await,
+        WaitEnd::Interrupted => {
             go_on(context, submission, &sent, batch.len());
             told.report(None)?;
             Ok(exit::CANCELLED)
         }
-        Ended::Failed(error) => {
+        WaitEnd::Failed(error) => {
             go_on(context, submission, &sent, batch.len());
             told.report(None)?;
             Err(error)
@@ -374,13 +374,13 @@ fn runs(count: usize) -> &'static str {
 async fn send(
     context: &Context,
     client: &Client,
-    submission: &Submission,
-    lines: &[Ready],
+    submission: &BulkSubmission,
+    lines: &[ReadyLine],
     interrupts: &mut Interrupts,
     sent: &mut Sent,
-) -> Ended {
+) -> WaitEnd {
     let (is_cancelled, mut marks) = (Cell::new(false), None);
-    let asked = async |body| Ok::<_, CallError>(Sent::of(client.submit_lines(body).await?, lines));
+    let asked = async |body| Ok::<_, ApiError>(Sent::of(client.submit_lines(body).await?, lines));
     let chunks = chunks(submission, lines)
         .into_iter()
         .take_while(|_| !is_cancelled.get());
@@ -394,26 +394,26 @@ async fn send(
         let answer = tokio::select! {
             answer = answers.next() => answer,
             wish = wish(interrupts, &what, context, is_cancelled.get()) => match wish {
-                Wish::Stay => continue,
-                Wish::Detach if is_cancelled.get() => return Ended::Cancelled(marks),
-                Wish::Detach => return Ended::Interrupted,
-                Wish::Cancel => {
+                InterruptWish::Stay => continue,
+                InterruptWish::Detach if is_cancelled.get() => return WaitEnd::Cancelled(marks),
+                InterruptWish::Detach => return WaitEnd::Interrupted,
+                InterruptWish::Cancel => {
                     is_cancelled.set(true);
                     // Nothing more starts from now on. The API may not know the submission yet, and
                     // then the requests under way create it. So we wait for them, and mark the
                     // groups again if any was accepted.
                     match mark_all(client, submission, Batch::Lines(lines)).await {
                         Ok(set) => marks = Some(set),
-                        Err(error) => return Ended::Failed(error),
+                        Err(error) => return WaitEnd::Failed(error),
                     }
                     continue;
                 }
             },
         };
         match answer {
-            None if is_cancelled.get() => return Ended::Cancelled(marks),
-            None => return Ended::All,
-            Some(Err(error)) => return Ended::Failed(error.into()),
+            None if is_cancelled.get() => return WaitEnd::Cancelled(marks),
+            None => return WaitEnd::All,
+            Some(Err(error)) => return WaitEnd::Failed(error.into()),
             Some(Ok(more)) => {
                 sent.add(more);
                 marks = None;
@@ -429,10 +429,10 @@ async fn wish(
     what: &str,
     context: &Context,
     is_cancelled: bool,
-) -> Wish {
+) -> InterruptWish {
     if is_cancelled {
         interrupts.any().await;
-        return Wish::Detach;
+        return InterruptWish::Detach;
     }
     interrupts.wish(what, &context.screen).await
 }
@@ -449,7 +449,7 @@ fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
 }
 
 /// The description of what the Ctrl-C prompt would cancel.
-fn all_of(submission: &Submission) -> String {
+fn all_of(submission: &BulkSubmission) -> String {
     format!("all of the group {}", submission.group)
 }
 
@@ -458,9 +458,9 @@ fn all_of(submission: &Submission) -> String {
 async fn cancel_all(
     context: &Context,
     client: &Client,
-    submission: &Submission,
+    submission: &BulkSubmission,
     batch: Batch<'_>,
-    marks: Option<Marks>,
+    marks: Option<GroupMarks>,
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
     // All groups are marked first, so that none of the last group starts while the first is being
@@ -494,9 +494,9 @@ async fn cancel_all(
 /// Marks each of the groups as cancelled.
 async fn mark_all(
     client: &Client,
-    submission: &Submission,
+    submission: &BulkSubmission,
     batch: Batch<'_>,
-) -> Result<Marks, Failure> {
+) -> Result<GroupMarks, Failure> {
     let mut marked = Vec::new();
     for group in batch.groups(submission) {
         let mark = cancel::set_mark(client, &group).await?;
@@ -507,7 +507,7 @@ async fn mark_all(
 
 /// Says how far sending got when it was cut short. A request under way may still have been
 /// accepted.
-fn go_on(context: &Context, submission: &Submission, sent: &Sent, of: usize) {
+fn go_on(context: &Context, submission: &BulkSubmission, sent: &Sent, of: usize) {
     let id = &submission.id;
     let recorded = sent.recorded().count();
     context.screen.say(&format!(
@@ -530,7 +530,7 @@ fn program(context: &Context) -> &'static str {
 struct Told<'a> {
     context: &'a Context,
     client: &'a Client,
-    submission: &'a Submission,
+    submission: &'a BulkSubmission,
     batch: Batch<'a>,
     /// The runs to report.
     sent: &'a Sent,
@@ -555,7 +555,7 @@ impl Told<'_> {
     /// Cancels the whole submission. Sets the marks unless they are given.
     async fn cancelled(
         &self,
-        marks: Option<Marks>,
+        marks: Option<GroupMarks>,
         interrupts: &mut Interrupts,
     ) -> Result<u8, Failure> {
         let Self {
@@ -579,7 +579,7 @@ impl Told<'_> {
             sent,
             ..
         } = self;
-        let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
+        let mut watch = GroupWatch::new(sent.recorded().cloned(), batch.groups(submission));
         let what = all_of(submission);
         let ended = loop {
             let wish = tokio::select! {
@@ -587,9 +587,9 @@ impl Told<'_> {
                 wish = interrupts.wish(&what, &context.screen) => wish,
             };
             match wish {
-                Wish::Stay => {}
-                Wish::Detach => break None,
-                Wish::Cancel => {
+                InterruptWish::Stay => {}
+                InterruptWish::Detach => break None,
+                InterruptWish::Cancel => {
                     cancel_all(context, client, submission, *batch, None, interrupts).await?
                 }
             }
@@ -620,7 +620,7 @@ impl Told<'_> {
         }
     }
 
-    fn report(&self, watch: Option<&Watch>) -> Result<(), Failure> {
+    fn report(&self, watch: Option<&GroupWatch>) -> Result<(), Failure> {
         let Self {
             context,
             submission,
@@ -639,13 +639,13 @@ impl Told<'_> {
             rejected: sent
                 .rejected
                 .iter()
-                .map(|(line, errors)| Rejection {
+                .map(|(line, errors)| RejectionReport {
                     line: *line,
                     rerun_of: batch.before(*line),
                     errors,
                 })
                 .collect(),
-            counts: watch.map(Watch::counts),
+            counts: watch.map(GroupWatch::counts),
             failed: watch.map(|watch| failed(*batch, watch)),
         };
         let json =
@@ -653,7 +653,7 @@ impl Told<'_> {
         output::text(context, &format!("{json}\n"))
     }
 
-    fn text(&self, watch: Option<&Watch>) -> String {
+    fn text(&self, watch: Option<&GroupWatch>) -> String {
         let Totals {
             accepted,
             existing,
@@ -707,9 +707,9 @@ impl Told<'_> {
 struct Report<'a> {
     submission_id: &'a str,
     group: &'a str,
-    accepted: Vec<Entry<'a>>,
-    existing: Vec<Entry<'a>>,
-    rejected: Vec<Rejection<'a>>,
+    accepted: Vec<ReportEntry<'a>>,
+    existing: Vec<ReportEntry<'a>>,
+    rejected: Vec<RejectionReport<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Counts>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -717,7 +717,7 @@ struct Report<'a> {
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct ReportEntry<'a> {
     line: usize,
     execution_id: &'a ExecutionId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -725,7 +725,7 @@ struct Entry<'a> {
 }
 
 #[derive(Serialize)]
-struct Rejection<'a> {
+struct RejectionReport<'a> {
     line: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     rerun_of: Option<&'a ExecutionId>,
@@ -743,8 +743,8 @@ struct Failed<'a> {
     reason: Option<&'a str>,
 }
 
-fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<Entry<'a>> {
-    let entry = |(line, execution_id): &'a (usize, ExecutionId)| Entry {
+fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<ReportEntry<'a>> {
+    let entry = |(line, execution_id): &'a (usize, ExecutionId)| ReportEntry {
         line: *line,
         execution_id,
         rerun_of: batch.before(*line),
@@ -754,7 +754,7 @@ fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<Ent
 
 /// The runs that are over and did not succeed, in the order of their lines. The order of ids may
 /// differ.
-fn failed<'a>(batch: Batch<'a>, watch: &'a Watch) -> Vec<Failed<'a>> {
+fn failed<'a>(batch: Batch<'a>, watch: &'a GroupWatch) -> Vec<Failed<'a>> {
     let ended = watch
         .runs()
         .filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
@@ -779,15 +779,15 @@ mod tests {
 
     use super::*;
 
-    fn line(number: usize, command: &str) -> Ready {
+    fn line(number: usize, command: &str) -> ReadyLine {
         let Value::Object(keys) = json!({"command": command}) else {
             panic!("an object")
         };
-        Ready { number, keys }
+        ReadyLine { number, keys }
     }
 
-    fn check(lines: &[Ready], expected: &[(u32, usize)]) {
-        let submission = Submission::begin(None, None).unwrap();
+    fn check(lines: &[ReadyLine], expected: &[(u32, usize)]) {
+        let submission = BulkSubmission::begin(None, None).unwrap();
         let chunks = chunks(&submission, lines);
         let read: Vec<BulkRequest> = chunks
             .iter()
@@ -839,12 +839,12 @@ mod tests {
             .parse()
             .unwrap();
         assert!(matches!(
-            Submission::begin(Some(&old), None),
+            BulkSubmission::begin(Some(&old), None),
             Err(Failure::Usage(_))
         ));
         let own = new_id().unwrap();
         assert_eq!(
-            Submission::begin(Some(&own), None).unwrap().group,
+            BulkSubmission::begin(Some(&own), None).unwrap().group,
             own.as_str()
         );
     }
@@ -862,7 +862,8 @@ mod tests {
             "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9",
             &future,
         ] {
-            let Err(Failure::Usage(words)) = Submission::begin(Some(&wrong.parse().unwrap()), None)
+            let Err(Failure::Usage(words)) =
+                BulkSubmission::begin(Some(&wrong.parse().unwrap()), None)
             else {
                 panic!("{wrong} is resumed")
             };

@@ -5,7 +5,7 @@ use clap::Args;
 use deploy::{
     Account, StackName,
     account::Access,
-    stack::{Condition, StackView, Stacks},
+    stack::{StackCondition, StackView, Stacks},
 };
 
 use crate::{
@@ -126,7 +126,7 @@ impl Target {
         let found = self
             .find()
             .await?
-            .filter(|stack| stack.condition() != Condition::NeverStood);
+            .filter(|stack| stack.condition() != StackCondition::NeverStood);
         found.ok_or_else(|| Failure::NoStack {
             name: self.name.clone(),
             place: self.place(),

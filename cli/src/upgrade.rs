@@ -72,7 +72,7 @@ impl Upgrade {
         if context.is_json() {
             let line = serde_json::json!({
                 "stack": target.name, "version_before": deployed.version_before, "version": VERSION,
-                "change": if deployed.change == deploy::install::Change::Nothing { "nothing" } else { "changed" },
+                "change": if deployed.change == deploy::install::StackChange::Nothing { "nothing" } else { "changed" },
                 "status": deployed.stack.status
             });
             output::text(context, &format!("{line}\n"))?;

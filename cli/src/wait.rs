@@ -7,7 +7,7 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    follow::{self, Ended},
+    follow::{self, FollowEnd},
     output,
 };
 
@@ -43,13 +43,13 @@ impl Wait {
         let id = client.resolve(Some(&self.id)).await?;
         let waiting = follow::until_final(client, &id, &context.screen);
         match follow::attended(client, &id, &context.screen, waiting).await? {
-            Ended::Final(got) => {
+            FollowEnd::Final(got) => {
                 if context.is_json() {
                     output::json(context, &got.answer)?;
                 }
                 Ok(output::verdict(context, &got.value))
             }
-            Ended::Detached => Ok(exit::UNKNOWN),
+            FollowEnd::Detached => Ok(exit::UNKNOWN),
         }
     }
 }

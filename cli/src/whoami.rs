@@ -1,7 +1,7 @@
 //! `mycli whoami`: shows the identity that the installation sees for the caller.
 
 use clap::Args;
-use domain::api::{Version, Whoami as Answer};
+use domain::api::{Version, Whoami as ApiAnswer};
 use serde_json::Value;
 
 use crate::{
@@ -27,9 +27,9 @@ Exit code: 0, or 1 if nobody answers or the key is refused.";
 
 /// The command line of `whoami`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Whoami {}
+pub(crate) struct WhoamiArgs {}
 
-impl Whoami {
+impl WhoamiArgs {
     /// Runs `mycli whoami` and returns the exit code.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ async fn show(context: &Context, client: &Client) -> Result<(), Failure> {
         json["release"] = version.into();
         return output::text(context, &format!("{json}\n"));
     }
-    let Answer {
+    let ApiAnswer {
         name,
         principal,
         role,

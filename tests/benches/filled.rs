@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use domain::Timestamp;
 use tests::{
     ecs::{Account, Foreign, Kind, VCPU},
-    simulation::{self, Outcome, Plan, account, rivals, start},
+    simulation::{self, LaunchPlan, Outcome, account, rivals, start},
 };
 
 use crate::{
@@ -54,7 +54,7 @@ fn receives_a_run(outcome: &Outcome) -> f64 {
 
 fn by_us(vcpus: u32) -> String {
     let (slots, runs) = (size(vcpus * SLOTS), size(vcpus * SLOTS * RUNS_A_SLOT));
-    let plan = Plan::of(account(SEED, vcpus), runs);
+    let plan = LaunchPlan::of(account(SEED, vcpus), runs);
     let (outcome, ideal) = (simulation::run(&plan), rivals::ideal(&plan));
     let (full_from, full_until) = (outcome.starts[slots - 1].0, outcome.starts[runs - 1].0);
     let pauses = throttle::pauses(&outcome, vcpus);
@@ -130,7 +130,7 @@ fn row(
     runs: usize,
     given: &[(Timestamp, usize)],
 ) -> String {
-    let mut plan = Plan::of(account.clone(), runs);
+    let mut plan = LaunchPlan::of(account.clone(), runs);
     plan.request.timeout = Some("3h".into());
     let outcome = simulation::run(&plan);
     let (mut first, mut all, mut before) = (Vec::new(), Vec::new(), 0);

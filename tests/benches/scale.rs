@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use tests::{
     ecs::{Account, Delivery, Kind, Rates, Shape},
     memory::Shared,
-    simulation::{self, Outcome, Plan},
+    simulation::{self, LaunchPlan, Outcome},
 };
 
 use crate::machine;
@@ -95,7 +95,7 @@ pub(crate) fn compare() -> String {
         .unwrap_or(usize::MAX);
     let mut first = None;
     let crowded: f64 = requests(
-        &simulation::run(&Plan::of(account(PART), SIZES[0])),
+        &simulation::run(&LaunchPlan::of(account(PART), SIZES[0])),
         SIZES[0],
     )
     .iter()
@@ -109,7 +109,7 @@ pub(crate) fn compare() -> String {
             );
             continue;
         }
-        let outcome = simulation::run(&Plan::of(account(1), count));
+        let outcome = simulation::run(&LaunchPlan::of(account(1), count));
         let [store, ecs, messages] = requests(&outcome, count);
         let all = store + ecs + messages;
         let seconds = outcome.makespan.as_seconds_f64();

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use domain::execution::ExecutionStatus;
 use tests::{
     ecs::{Foreign, Kind, VCPU},
-    simulation::{self, Outcome, Plan, Submission, account, rivals, start},
+    simulation::{self, LaunchPlan, Outcome, Submission, account, rivals, start},
 };
 
 use crate::sample::Times;
@@ -32,7 +32,13 @@ pub(crate) fn seconds(span: TimeDelta) -> f64 {
 
 /// Writes a launcher's results with a plan as a row of the table.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
-pub(crate) fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: TimeDelta) {
+pub(crate) fn row(
+    text: &mut String,
+    name: &str,
+    plan: &LaunchPlan,
+    outcome: &Outcome,
+    ideal: TimeDelta,
+) {
     let count: usize = plan
         .submissions
         .iter()
@@ -58,17 +64,17 @@ pub(crate) fn compare() -> String {
     let mut text = format!(
         "### {RUNS} runs under quotas, on virtual time\n\n0.25 vCPU each, start-up 20–60 s and work 5–90 s drawn once, default buckets, {CAP} vCPUs of Spot.\n\n{HEAD}"
     );
-    let alone = Plan::of(account(SEED, CAP), RUNS);
+    let alone = LaunchPlan::of(account(SEED, CAP), RUNS);
     let (outcome, ideal) = (simulation::run(&alone), rivals::ideal(&alone));
     row(&mut text, "mycli, one submitter", &alone, &outcome, ideal);
-    let three = Plan {
+    let three = LaunchPlan {
         submissions: [("large", 9_000), ("middle", 1_000), ("small", 100)]
             .map(|(by, count)| Submission {
                 by: by.into(),
                 count,
             })
             .into(),
-        ..Plan::of(account(SEED, CAP), RUNS)
+        ..LaunchPlan::of(account(SEED, CAP), RUNS)
     };
     let shared = simulation::run(&three);
     row(
@@ -78,7 +84,7 @@ pub(crate) fn compare() -> String {
         &shared,
         rivals::ideal(&three),
     );
-    let mut foreign = Plan::of(account(SEED, CAP), RUNS);
+    let mut foreign = LaunchPlan::of(account(SEED, CAP), RUNS);
     foreign.account.foreign.push(Foreign {
         kind: Kind::Spot,
         from: start() + TimeDelta::minutes(3),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tests::{
     ecs::Operation,
-    simulation::{self, Outcome, Plan, account, rivals},
+    simulation::{self, LaunchPlan, Outcome, account, rivals},
 };
 
 use crate::throttle::{self, SEED, seconds};
@@ -18,7 +18,7 @@ const FACTOR: u32 = 20;
 
 /// The table of both.
 pub(crate) fn compare() -> String {
-    let plan = Plan::of(account(SEED, CAP), RUNS);
+    let plan = LaunchPlan::of(account(SEED, CAP), RUNS);
     let ideal = rivals::ideal(&plan);
     let in_process = simulation::run(&plan);
     let began = Instant::now();

@@ -7,7 +7,7 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use tests::simulation::chaos::{self, Plan};
+use tests::simulation::chaos::{self, LaunchPlan};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args().skip(1).collect();
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     };
     let (began, mut tasks, mut awaits) = (Instant::now(), 0, 0);
     for seed in from..from + count {
-        let plan = Plan::drawn(seed);
+        let plan = LaunchPlan::drawn(seed);
         let told = words.get(2).is_some_and(|word| word == "story");
         let outcome = if told {
             chaos::tell(&plan)

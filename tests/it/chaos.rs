@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use tests::simulation::chaos::{self, Plan};
+use tests::simulation::chaos::{self, LaunchPlan};
 
 /// Runs a plan. If a rule is broken, it prints the story and the command that repeats it.
 #[track_caller]
-fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
+fn holds(plan: &LaunchPlan, again: &str) -> chaos::Outcome {
     let outcome = chaos::run(plan);
     if !outcome.broken.is_empty() {
         let story = chaos::tell(plan).story.join("\n");
@@ -23,33 +23,36 @@ fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
 #[track_caller]
 fn seeds(range: Range<u64>) {
     for seed in range {
-        let _ = holds(&Plan::drawn(seed), &format!("just simulate 1 {seed}"));
+        let _ = holds(&LaunchPlan::drawn(seed), &format!("just simulate 1 {seed}"));
     }
 }
 
 #[test]
 fn in_fair_weather_everything_ends_as_it_should() {
-    let outcome = holds(&Plan::small(), "just test in_fair_weather");
+    let outcome = holds(&LaunchPlan::small(), "just test in_fair_weather");
     assert_eq!(outcome.tasks, 4, "four runs, four tasks: {outcome:?}");
 }
 
 #[test]
 fn the_same_seed_is_the_same_story() {
-    let [one, other] = [chaos::tell(&Plan::drawn(3)), chaos::tell(&Plan::drawn(3))];
+    let [one, other] = [
+        chaos::tell(&LaunchPlan::drawn(3)),
+        chaos::tell(&LaunchPlan::drawn(3)),
+    ];
     assert_eq!(one.story, other.story);
-    assert_ne!(one.story, chaos::tell(&Plan::drawn(4)).story);
+    assert_ne!(one.story, chaos::tell(&LaunchPlan::drawn(4)).story);
 }
 
 /// The process dies at each await of each handler and of the sweep in turn, in the middle of
 /// whatever it is doing.
 #[test]
 fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
-    let awaits = chaos::run(&Plan::small()).awaits;
+    let awaits = chaos::run(&LaunchPlan::small()).awaits;
     assert!(awaits > 300, "{awaits} awaits are not all there are");
     for number in 0..awaits {
-        let plan = Plan {
+        let plan = LaunchPlan {
             crash_at: Some(number),
-            ..Plan::small()
+            ..LaunchPlan::small()
         };
         let _ = holds(&plan, &format!("the crash at await {number} of {awaits}"));
     }
@@ -60,7 +63,7 @@ fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
 #[test]
 fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {
-        let plan = Plan::ten_thousand_cancelled(seed);
+        let plan = LaunchPlan::ten_thousand_cancelled(seed);
         let outcome = holds(&plan, &format!("Plan::ten_thousand_cancelled({seed})"));
         assert!(
             outcome.tasks < 2_000,
@@ -74,7 +77,7 @@ fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
 #[test]
 fn five_hundred_that_failed_are_run_again_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {
-        let plan = Plan::a_thousand_rerun(seed);
+        let plan = LaunchPlan::a_thousand_rerun(seed);
         let outcome = holds(&plan, &format!("Plan::a_thousand_rerun({seed})"));
         assert!(outcome.tasks > 1_400, "{} tasks are not all", outcome.tasks);
     }

@@ -21,7 +21,7 @@ use domain::{
     history::{LogCursor, LogEnds},
     marker::PREFIX,
     ports::{Clock, Entropy, LogLine, LogPage, Logs, ReadError, Store},
-    throttle::{Bucket, Rate},
+    throttle::{Rate, TokenBucket},
     transition::Observation,
 };
 use futures_util::FutureExt as _;
@@ -68,7 +68,7 @@ impl Entropy for VirtualSystem {
 struct Region<'a> {
     system: &'a VirtualSystem,
     rate: Rate,
-    bucket: Mutex<Bucket>,
+    bucket: Mutex<TokenBucket>,
     reads: AtomicUsize,
     refused: AtomicUsize,
 }
@@ -153,7 +153,7 @@ fn follow(rate: Rate) -> Outcome {
     let region = Region {
         system: &system,
         rate,
-        bucket: Mutex::new(Bucket {
+        bucket: Mutex::new(TokenBucket {
             spent: 0.0,
             at: at(0),
         }),
@@ -306,7 +306,7 @@ fn what_was_read_under_a_second_ago_is_answered_from_memory() {
             burst: 1000.0,
             per_second: 1000.0,
         },
-        bucket: Mutex::new(Bucket {
+        bucket: Mutex::new(TokenBucket {
             spent: 0.0,
             at: at(0),
         }),

@@ -16,7 +16,7 @@ use tests::{
     callers::caller,
     ecs::{Account, End, Foreign, Kind, Life, Operation, Outage, Rates, Shape, VCPU, Why},
     memory::{MemoryQueue, MemoryStore},
-    simulation::{self, Outcome, Plan, Submission, rivals, start},
+    simulation::{self, LaunchPlan, Outcome, Submission, rivals, start},
 };
 
 fn account(vcpus: u32) -> Account {
@@ -45,7 +45,7 @@ fn seconds(span: TimeDelta) -> f64 {
 
 #[test]
 fn six_hundred_runs_take_hardly_longer_than_for_a_launcher_that_knows_everything() {
-    let plan = Plan::of(account(30), 600);
+    let plan = LaunchPlan::of(account(30), 600);
     let outcome = simulation::run(&plan);
     nothing_is_lost_or_doubled(&outcome, 600);
     assert_eq!(
@@ -64,8 +64,8 @@ fn six_hundred_runs_take_hardly_longer_than_for_a_launcher_that_knows_everything
 }
 
 /// 400 slots of some seconds each: fifty are freed each second.
-fn fast() -> Plan {
-    let mut plan = Plan::of(account(100), 2_000);
+fn fast() -> LaunchPlan {
+    let mut plan = LaunchPlan::of(account(100), 2_000);
     let rate = Shape {
         burst: 100,
         per_second: 100,
@@ -100,7 +100,7 @@ fn where_slots_come_fast_no_wakeup_is_sent_for_each_and_each_is_used_within_a_se
 
 #[test]
 fn the_same_plan_is_the_same_run() {
-    let plan = Plan::of(account(10), 100);
+    let plan = LaunchPlan::of(account(10), 100);
     let (one, other) = (simulation::run(&plan), simulation::run(&plan));
     assert_eq!(
         (one.starts, one.makespan, one.receives),
@@ -111,7 +111,7 @@ fn the_same_plan_is_the_same_run() {
 /// The clock is real, though fast, so the test asserts no times.
 #[test]
 fn the_real_adapters_over_the_wire_lose_and_double_nothing() {
-    let outcome = simulation::run_over_the_wire(&Plan::of(account(5), 60), 60);
+    let outcome = simulation::run_over_the_wire(&LaunchPlan::of(account(5), 60), 60);
     nothing_is_lost_or_doubled(&outcome, 60);
     assert_eq!(
         outcome.ends[&ExecutionStatus::Succeeded],
@@ -132,9 +132,9 @@ fn ten_of_one_submitter_start_among_the_first_of_another_s_five_hundred() {
         by: by.into(),
         count,
     });
-    let plan = Plan {
+    let plan = LaunchPlan {
         submissions: submissions.into(),
-        ..Plan::of(account(10), 0)
+        ..LaunchPlan::of(account(10), 0)
     };
     let outcome = simulation::run(&plan);
     nothing_is_lost_or_doubled(&outcome, 510);
@@ -151,7 +151,7 @@ fn ten_of_one_submitter_start_among_the_first_of_another_s_five_hundred() {
 
 #[test]
 fn what_others_give_back_is_in_use_within_one_probe() {
-    let mut plan = Plan::of(account(20), 80);
+    let mut plan = LaunchPlan::of(account(20), 80);
     let until = start() + TimeDelta::minutes(5);
     plan.account.foreign.push(Foreign {
         kind: Kind::Spot,
@@ -182,7 +182,7 @@ fn what_others_give_back_is_in_use_within_one_probe() {
 
 #[test]
 fn nobody_starts_above_a_quota_that_others_share() {
-    let mut plan = Plan::of(account(20), 200);
+    let mut plan = LaunchPlan::of(account(20), 200);
     let (from, until) = (
         start() + TimeDelta::minutes(1),
         start() + TimeDelta::minutes(4),
@@ -223,9 +223,9 @@ fn says(execution: &Execution, words: &str) -> bool {
 
 #[test]
 fn spot_without_capacity_gives_way_to_on_demand_and_says_so() {
-    let mut plan = Plan {
+    let mut plan = LaunchPlan {
         spot_fallback_after: Some(3),
-        ..Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 12)
+        ..LaunchPlan::of(account(20).with_vcpus(Kind::OnDemand, 20), 12)
     };
     plan.account.outages.push(Outage {
         kind: Kind::Spot,
@@ -251,9 +251,9 @@ fn spot_without_capacity_gives_way_to_on_demand_and_says_so() {
 
 #[test]
 fn spot_that_was_given_up_is_tried_again_and_used_once_it_is_back() {
-    let mut plan = Plan {
+    let mut plan = LaunchPlan {
         spot_fallback_after: Some(1),
-        ..Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 6)
+        ..LaunchPlan::of(account(20).with_vcpus(Kind::OnDemand, 20), 6)
     };
     // They run one after the other, so that the last ones come long after the outage.
     (plan.request.group, plan.request.max_parallel) = (Some("nightly".into()), Some(1));
@@ -280,7 +280,7 @@ fn spot_that_was_given_up_is_tried_again_and_used_once_it_is_back() {
 
 #[test]
 fn without_a_fallback_who_wants_spot_waits_for_spot() {
-    let mut plan = Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 4);
+    let mut plan = LaunchPlan::of(account(20).with_vcpus(Kind::OnDemand, 20), 4);
     plan.account.outages.push(Outage {
         kind: Kind::Spot,
         from: start(),
@@ -299,9 +299,9 @@ fn without_a_fallback_who_wants_spot_waits_for_spot() {
 /// A run whose first attempt loses its Spot capacity in the middle of its work.
 fn interrupted(request: SubmitRequest) -> Execution {
     let command = Some("true".into());
-    let mut plan = Plan {
+    let mut plan = LaunchPlan {
         request: SubmitRequest { command, ..request },
-        ..Plan::of(account(20), 1)
+        ..LaunchPlan::of(account(20), 1)
     };
     plan.account = plan.account.with_vcpus(Kind::OnDemand, 20);
     plan.spot_fallback_after = Some(1);
@@ -358,7 +358,7 @@ fn a_spot_interruption_is_tried_again_on_demand_if_the_user_asked() {
 
 #[test]
 fn one_lock_is_held_by_one_at_a_time_and_first_come_first_served_though_all_stop_events_are_lost() {
-    let mut plan = Plan::of(account(20), 5);
+    let mut plan = LaunchPlan::of(account(20), 5);
     plan.request.lock = Some("deploy".into());
     plan.account.delivery.dropped = 1.0;
     let outcome = simulation::run(&plan);
@@ -376,7 +376,7 @@ fn one_lock_is_held_by_one_at_a_time_and_first_come_first_served_though_all_stop
 
 #[test]
 fn of_a_group_no_more_run_than_it_says_and_it_is_always_used() {
-    let mut plan = Plan::of(account(20), 40);
+    let mut plan = LaunchPlan::of(account(20), 40);
     plan.request.group = Some("nightly".into());
     plan.request.max_parallel = Some(8);
     let outcome = simulation::run(&plan);
@@ -398,9 +398,9 @@ fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
         by: by.into(),
         count,
     });
-    let mut plan = Plan {
+    let mut plan = LaunchPlan {
         submissions: submissions.into(),
-        ..Plan::of(account(2), 0)
+        ..LaunchPlan::of(account(2), 0)
     };
     plan.request.group = Some("nightly".into());
     plan.request.max_parallel = Some(50);

@@ -49,7 +49,7 @@ pub use refusal::Refusal;
 pub use run_task::{Answered, Failure, Provider, RunTask};
 pub use task::{Change, Shown};
 
-use bucket::Bucket;
+use bucket::TokenBucket;
 use definition::Definitions;
 use delivery::Outbox;
 use task::{Facts, PENDING, PROVISIONING, Record};
@@ -115,30 +115,30 @@ struct Token {
 }
 
 struct Buckets {
-    run_task: Bucket,
-    launches: BTreeMap<Kind, Bucket>,
-    run_and_stop: Bucket,
-    look: Bucket,
-    register: Bucket,
-    describe_definition: Bucket,
+    run_task: TokenBucket,
+    launches: BTreeMap<Kind, TokenBucket>,
+    run_and_stop: TokenBucket,
+    look: TokenBucket,
+    register: TokenBucket,
+    describe_definition: TokenBucket,
 }
 
 impl Buckets {
     fn new(rates: &Rates) -> Self {
         Self {
-            run_task: Bucket::new(rates.run_task),
+            run_task: TokenBucket::new(rates.run_task),
             launches: Kind::ALL
-                .map(|kind| (kind, Bucket::new(rates.launches)))
+                .map(|kind| (kind, TokenBucket::new(rates.launches)))
                 .into(),
-            run_and_stop: Bucket::new(rates.run_and_stop),
-            look: Bucket::new(rates.look),
-            register: Bucket::new(rates.register),
-            describe_definition: Bucket::new(rates.describe_definition),
+            run_and_stop: TokenBucket::new(rates.run_and_stop),
+            look: TokenBucket::new(rates.look),
+            register: TokenBucket::new(rates.register),
+            describe_definition: TokenBucket::new(rates.describe_definition),
         }
     }
 
     /// Returns ECS's own bucket for an operation. Service Quotas publishes none for its own calls.
-    fn of(&mut self, operation: Operation) -> Option<&mut Bucket> {
+    fn of(&mut self, operation: Operation) -> Option<&mut TokenBucket> {
         match operation {
             Operation::RunTask | Operation::StopTask => Some(&mut self.run_and_stop),
             Operation::DescribeTasks | Operation::ListTasks => Some(&mut self.look),

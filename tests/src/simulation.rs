@@ -69,7 +69,7 @@ pub struct Submission {
 
 /// The input of a simulation.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LaunchPlan {
     /// The account, and how its tasks live.
     pub account: Account,
     /// The submissions, in order.
@@ -80,7 +80,7 @@ pub struct Plan {
     pub spot_fallback_after: Option<u32>,
 }
 
-impl Plan {
+impl LaunchPlan {
     /// A plan of one submitter with this many commands.
     #[must_use]
     pub fn of(account: Account, count: usize) -> Self {
@@ -256,7 +256,7 @@ struct World<W: Way> {
 impl<W: Way> World<W> {
     /// A stack in front of this model, which `tasks` and `quotas` reach.
     fn new(
-        plan: &Plan,
+        plan: &LaunchPlan,
         clock: &W::Time,
         ecs: Arc<Mutex<Ecs>>,
         tasks: W::Tasks,
@@ -330,7 +330,7 @@ impl<W: Way> World<W> {
     }
 
     /// Submits all of a plan and runs it to its end.
-    async fn run(self: &Arc<Self>, plan: &Plan) -> Outcome {
+    async fn run(self: &Arc<Self>, plan: &LaunchPlan) -> Outcome {
         drive::start(self);
         // As after `init`, the quotas are known before anything is submitted.
         self.tracker()
@@ -455,7 +455,7 @@ pub fn settings(account: &Account) -> Settings {
 /// # Panics
 /// When every process waits for another: a deadlock.
 #[must_use]
-pub fn run(plan: &Plan) -> Outcome {
+pub fn run(plan: &LaunchPlan) -> Outcome {
     let (time, plan) = (Virtual::new(start()), plan.clone());
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
     let port = InProcess::new(Arc::clone(&ecs), time.clone());
@@ -471,7 +471,7 @@ pub fn run(plan: &Plan) -> Outcome {
 /// # Panics
 /// When the runtime cannot be created.
 #[must_use]
-pub fn run_over_the_wire(plan: &Plan, factor: u32) -> Outcome {
+pub fn run_over_the_wire(plan: &LaunchPlan, factor: u32) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(async {
         let time = Scaled::new(start(), factor);

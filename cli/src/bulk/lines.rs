@@ -14,19 +14,19 @@ use domain::{
 use serde_json::{Map, Value};
 
 /// The keys of a request.
-pub(crate) type Keys = Map<String, Value>;
+pub(crate) type JsonKeys = Map<String, Value>;
 
 /// A line as it was written.
 #[derive(Debug, PartialEq)]
-pub(super) struct Line {
+pub(super) struct BulkLine {
     /// The line number, from 1. Empty lines count.
     pub(super) number: usize,
     /// The keys that the line sets.
-    pub(super) keys: Keys,
+    pub(super) keys: JsonKeys,
 }
 
 /// Whether these keys include the one that a fault is about.
-pub(super) fn say(keys: &Keys, field: &str) -> bool {
+pub(super) fn say(keys: &JsonKeys, field: &str) -> bool {
     match field.strip_prefix("env.") {
         Some(name) => keys.get("env").is_some_and(|env| env.get(name).is_some()),
         None => keys.contains_key(field.split('[').next().unwrap_or_default()),
@@ -35,15 +35,15 @@ pub(super) fn say(keys: &Keys, field: &str) -> bool {
 
 /// A line as it will be sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Ready {
+pub(crate) struct ReadyLine {
     /// The line number, from 1. Empty lines count.
     pub(crate) number: usize,
     /// All keys of the request.
-    pub(crate) keys: Keys,
+    pub(crate) keys: JsonKeys,
 }
 
 /// The faults in the lines of one source.
-pub(super) struct Faults<'a> {
+pub(super) struct LineFaults<'a> {
     source: &'a str,
     /// Faults with their line numbers, for sorting.
     found: Vec<(usize, FieldError)>,
@@ -54,7 +54,7 @@ pub(super) struct Faults<'a> {
     numbers: BTreeSet<usize>,
 }
 
-impl<'a> Faults<'a> {
+impl<'a> LineFaults<'a> {
     pub(super) fn of(source: &'a str) -> Self {
         Self {
             source,
@@ -109,10 +109,10 @@ impl<'a> Faults<'a> {
 }
 
 /// Reads one request from each line. Faults go to `faults`; empty lines are skipped.
-pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
+pub(super) fn read(bytes: &[u8], faults: &mut LineFaults<'_>) -> Vec<BulkLine> {
     lines(bytes)
         .filter_map(|(number, line)| {
-            Some(Line {
+            Some(BulkLine {
                 number,
                 keys: keys(number, line, faults)?,
             })
@@ -121,7 +121,7 @@ pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
 }
 
 /// Reads one value from each line, with its line number.
-pub(super) fn values(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<(usize, String)> {
+pub(super) fn values(bytes: &[u8], faults: &mut LineFaults<'_>) -> Vec<(usize, String)> {
     let value = |(number, line): (usize, &[u8])| {
         let text = text(number, line.strip_suffix(b"\r").unwrap_or(line), faults)?;
         (!text.is_empty()).then(|| (number, text.to_owned()))
@@ -135,7 +135,7 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     (1..).zip(bytes.split(|byte| *byte == b'\n'))
 }
 
-fn text<'l>(number: usize, line: &'l [u8], faults: &mut Faults<'_>) -> Option<&'l str> {
+fn text<'l>(number: usize, line: &'l [u8], faults: &mut LineFaults<'_>) -> Option<&'l str> {
     let not_text = |error: Utf8Error| {
         let sound = line
             .get(..error.valid_up_to())
@@ -151,7 +151,7 @@ fn text<'l>(number: usize, line: &'l [u8], faults: &mut Faults<'_>) -> Option<&'
     from_utf8(line).map_err(not_text).ok()
 }
 
-fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
+fn keys(number: usize, line: &[u8], faults: &mut LineFaults<'_>) -> Option<JsonKeys> {
     let text = text(number, line, faults).filter(|text| !text.trim().is_empty())?;
     let keys = written_keys(text)
         .map_err(|error| malformed(number, &error, faults))
@@ -171,7 +171,7 @@ fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
 }
 
 /// Adds a fault for a malformed line. The column goes in front, as compilers put it.
-fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) {
+fn malformed(number: usize, error: &serde_json::Error, faults: &mut LineFaults<'_>) {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let problem = error
         .to_string()
@@ -199,8 +199,8 @@ fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) 
 }
 
 /// Checks a key by itself, so that every wrong key of a line is reported.
-fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
-    let alone = Keys::from_iter([(key.to_owned(), value.clone())]);
+fn check_key(number: usize, key: &str, value: &Value, faults: &mut LineFaults<'_>) {
+    let alone = JsonKeys::from_iter([(key.to_owned(), value.clone())]);
     let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) else {
         return;
     };
@@ -231,7 +231,7 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
 ///
 /// The result holds no nulls. So a resumed submission sends the same body again, and the API
 /// accepts it: it takes no nulls.
-pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
+pub(super) fn over(defaults: &JsonKeys, line: &JsonKeys) -> JsonKeys {
     let mut keys = defaults.clone();
     let is_given = |key: &str| line.get(key).is_some_and(|value| !value.is_null());
     if line.contains_key("repo") {
@@ -260,7 +260,7 @@ pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
 }
 
 /// The faults that the API will find in a line, as far as they can be known here.
-pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
+pub(super) fn check(keys: &JsonKeys, defaults: &Defaults) -> Vec<FieldError> {
     match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
         Ok(request) => {
             let misplaced = BulkRequest::line_fault(&request);
@@ -278,11 +278,11 @@ pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
 }
 
 /// The keys of a request.
-pub(crate) fn keys_of(request: &SubmitRequest) -> Keys {
+pub(crate) fn keys_of(request: &SubmitRequest) -> JsonKeys {
     match serde_json::to_value(request) {
         Ok(Value::Object(keys)) => keys,
         // This is not expected: a request is always an object.
-        _ => Keys::new(),
+        _ => JsonKeys::new(),
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    fn object(value: Value) -> Keys {
+    fn object(value: Value) -> JsonKeys {
         let Value::Object(keys) = value else {
             panic!("{value} is no object")
         };
@@ -301,7 +301,7 @@ mod tests {
 
     #[track_caller]
     fn check_faults(text: &[u8], expected: &[&str]) {
-        let mut faults = Faults::of("f");
+        let mut faults = LineFaults::of("f");
         let lines = read(text, &mut faults);
         let told = faults.told().map(|(_, faults)| faults).unwrap_or_default();
         let told: Vec<_> = told.iter().map(ToString::to_string).collect();
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn empty_lines_are_counted_and_nothing_else() {
-        let mut faults = Faults::of("f");
+        let mut faults = LineFaults::of("f");
         let text = "\u{feff}{\"command\":\"a\"}\r\n\n  \t\n{\"command\":\"b\"}";
         let lines = read(text.as_bytes(), &mut faults);
         assert!(faults.told().is_none());
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_all_lines_is_told_once_and_counted_for_each() {
-        let mut faults = Faults::of("f");
+        let mut faults = LineFaults::of("f");
         let shared = FieldError {
             field: "cpu".into(),
             message: "is odd".into(),
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn variables_may_be_numbers_as_in_the_project_s_file() {
-        let mut faults = Faults::of("f");
+        let mut faults = LineFaults::of("f");
         let lines = read(
             b"{\"env\": {\"A\": 1.10, \"B\": true, \"C\": \"c\"}}",
             &mut faults,

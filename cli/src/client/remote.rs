@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::{
-    Answer, Call, CallError, accepted,
+    ApiAnswer, ApiError, Call, accepted,
     retry::{self, Setback},
 };
 use crate::screen::Screen;
@@ -112,7 +112,7 @@ impl Remote {
 
     /// Whether the caller must pause because this server does not hold its answers until there is
     /// news. We assume that it does hold them until a quick answer without news shows otherwise.
-    pub(super) fn answers_at_once(&self, answer: &Answer, news: bool, left: Duration) -> bool {
+    pub(super) fn answers_at_once(&self, answer: &ApiAnswer, news: bool, left: Duration) -> bool {
         if answer.held && !news && !left.is_zero() {
             self.holds_not.set(true);
         }
@@ -120,7 +120,7 @@ impl Remote {
     }
 
     /// Sends the call until there is an answer or the call's patience ends.
-    pub(super) async fn call(&self, call: &Call) -> Result<Answer, CallError> {
+    pub(super) async fn call(&self, call: &Call) -> Result<ApiAnswer, ApiError> {
         let (begun, mut tried, mut told) = (Instant::now(), 0, false);
         loop {
             tried += 1;
@@ -182,12 +182,12 @@ impl Remote {
         attempt: Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>,
         call: &Call,
         took: Duration,
-    ) -> Result<Answer, CallError> {
+    ) -> Result<ApiAnswer, ApiError> {
         let (status, headers, body) = attempt.map_err(|error| self.unreachable(&error))?;
         accepted(
             &self.base,
             status,
-            Answer {
+            ApiAnswer {
                 headers,
                 body,
                 took,
@@ -198,7 +198,7 @@ impl Remote {
 
     /// Takes the innermost cause of the error, which has the useful text, such as "Connection
     /// refused".
-    fn unreachable(&self, error: &reqwest::Error) -> CallError {
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
         let mut cause = error.source();
         let mut text = if error.is_timeout() {
             "no answer in time".to_owned()
@@ -211,7 +211,7 @@ impl Remote {
             }
             cause = inner.source();
         }
-        CallError::Unreachable {
+        ApiError::Unreachable {
             endpoint: self.base.clone(),
             error: text,
         }

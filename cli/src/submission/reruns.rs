@@ -8,14 +8,14 @@ use domain::{
     id::ExecutionId,
 };
 
-use super::{Batch, Sent, Submission, Told, Totals, all_of, program};
+use super::{Batch, BulkSubmission, Sent, Told, Totals, all_of, program};
 use crate::{
-    client::{CallError, Client, PAUSE},
+    client::{ApiError, Client, PAUSE},
     context::Context,
     exit,
     failure::Failure,
     group,
-    interrupt::{Interrupts, Wish},
+    interrupt::{InterruptWish, Interrupts},
 };
 
 /// The earlier runs that are run again. Each has a number, counted from 1.
@@ -41,7 +41,7 @@ impl Reruns {
 pub(crate) async fn run(
     context: &Context,
     client: &Client,
-    submission: &Submission,
+    submission: &BulkSubmission,
     of: &str,
     request: GroupRerunRequest,
     wait: bool,
@@ -117,7 +117,7 @@ pub(crate) async fn run(
 
 /// Names faulty fields after the flags that gave them: `cpu`, not `changes.cpu`.
 fn in_flags(failure: Failure) -> Failure {
-    let Failure::Call(CallError::Refused(mut problem)) = failure else {
+    let Failure::Call(ApiError::Refused(mut problem)) = failure else {
         return failure;
     };
     for error in &mut problem.errors {
@@ -125,7 +125,7 @@ fn in_flags(failure: Failure) -> Failure {
             error.field = flag.to_owned();
         }
     }
-    Failure::Call(CallError::Refused(problem))
+    Failure::Call(ApiError::Refused(problem))
 }
 
 /// How watching the server's progress ended.
@@ -143,7 +143,7 @@ enum Done {
 async fn until_done(
     context: &Context,
     client: &Client,
-    submission: &Submission,
+    submission: &BulkSubmission,
     began: Option<GroupRerunView>,
     interrupts: &mut Interrupts,
 ) -> Result<(GroupRerunView, Done), Failure> {
@@ -158,14 +158,14 @@ async fn until_done(
         let look = async {
             let got = client.group(&submission.group).await?;
             client.pause(&got.answer, false, PAUSE).await;
-            Ok::<_, CallError>(got.value.rerun)
+            Ok::<_, ApiError>(got.value.rerun)
         };
         tokio::select! {
             seen = look => rerun = seen?.ok_or_else(foreign)?,
             wish = interrupts.wish(&what, &context.screen) => match wish {
-                Wish::Stay => {}
-                Wish::Detach => return Ok((rerun, Done::Left)),
-                Wish::Cancel => return Ok((rerun, Done::Cancelled)),
+                InterruptWish::Stay => {}
+                InterruptWish::Detach => return Ok((rerun, Done::Left)),
+                InterruptWish::Cancel => return Ok((rerun, Done::Cancelled)),
             },
         }
     }
@@ -173,7 +173,7 @@ async fn until_done(
 }
 
 /// Reports the runs that are not run again, with the reasons.
-fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerunView) {
+fn tell(context: &Context, of: &str, submission: &BulkSubmission, rerun: &GroupRerunView) {
     for Rejection {
         execution_id,
         errors,
@@ -209,7 +209,7 @@ fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerun
 
 /// The totals to report. In a new submission no run existed before, so `existing` counts only runs
 /// that the server met twice. They count as accepted.
-fn totals(submission: &Submission, rerun: &GroupRerunView) -> Totals {
+fn totals(submission: &BulkSubmission, rerun: &GroupRerunView) -> Totals {
     let (accepted, existing) = match (rerun.counts.accepted, rerun.counts.existing) {
         (accepted, existing) if submission.is_resumed() => (accepted, existing),
         (accepted, existing) => (accepted + existing, 0),
@@ -228,7 +228,7 @@ async fn failed(
     client: &Client,
     of: &str,
     rerun: &GroupRerunView,
-) -> Result<BTreeSet<ExecutionId>, CallError> {
+) -> Result<BTreeSet<ExecutionId>, ApiError> {
     let mut failed = BTreeSet::new();
     let see = |listed: Listed| match listed {
         Listed::Run(run) if is_covered(&run, rerun) => failed.extend([run.execution_id.clone()]),
@@ -243,7 +243,7 @@ fn is_covered(run: &ExecutionView, rerun: &GroupRerunView) -> bool {
 }
 
 /// The runs of a group by their idempotency keys.
-async fn members(client: &Client, group: &str) -> Result<BTreeMap<String, ExecutionId>, CallError> {
+async fn members(client: &Client, group: &str) -> Result<BTreeMap<String, ExecutionId>, ApiError> {
     let mut members = BTreeMap::new();
     let see = |listed: Listed| {
         if let Listed::Run(run) = listed

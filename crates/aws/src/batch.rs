@@ -27,13 +27,13 @@ const PAUSE: Backoff = Backoff {
 };
 
 /// An item that the service did not accept.
-pub(crate) struct Left<T> {
+pub(crate) struct LeftItem<T> {
     pub(crate) item: T,
     /// What the service said about it.
     pub(crate) fault: Fault,
 }
 
-impl<T> Left<T> {
+impl<T> LeftItem<T> {
     /// Whether sending it again may succeed.
     pub(crate) fn may_pass(&self) -> bool {
         self.fault.remedy != Remedy::Change
@@ -48,7 +48,7 @@ pub(crate) async fn send<T, F>(
     call: impl Fn(Vec<T>) -> F,
 ) -> Result<(), PortError>
 where
-    F: Future<Output = Result<Vec<Left<T>>, PortError>>,
+    F: Future<Output = Result<Vec<LeftItem<T>>, PortError>>,
 {
     let mut items = items;
     for round in 0.. {
@@ -68,9 +68,12 @@ where
 }
 
 /// Makes one call for every ten items. Every call is made, even if one before it failed.
-async fn once<T, F>(items: Vec<T>, call: &impl Fn(Vec<T>) -> F) -> Result<Vec<Left<T>>, PortError>
+async fn once<T, F>(
+    items: Vec<T>,
+    call: &impl Fn(Vec<T>) -> F,
+) -> Result<Vec<LeftItem<T>>, PortError>
 where
-    F: Future<Output = Result<Vec<Left<T>>, PortError>>,
+    F: Future<Output = Result<Vec<LeftItem<T>>, PortError>>,
 {
     let mut items = items.into_iter().peekable();
     let batches = std::iter::from_fn(|| {
@@ -96,13 +99,13 @@ mod tests {
 
     use super::*;
 
-    fn left(item: u32, may_pass: bool) -> Left<u32> {
+    fn left(item: u32, may_pass: bool) -> LeftItem<u32> {
         let code = if may_pass {
             "InternalError"
         } else {
             "InvalidMessageContents"
         };
-        Left {
+        LeftItem {
             item,
             fault: Fault::answered(400, Some(code), "try again"),
         }

@@ -71,7 +71,7 @@ pub struct DynamoStore {
     retention: TimeDelta,
     now: fn() -> Timestamp,
     settle: Duration,
-    memory: Arc<memory::Memory>,
+    memory: Arc<memory::StoreMemory>,
 }
 
 impl DynamoStore {

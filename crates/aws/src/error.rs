@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use domain::error::{PortError, Rejected, Rejection};
+use domain::error::{PortError, Rejected, RejectionKind};
 
 /// What a failed call means for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,20 +179,20 @@ impl Fault {
         }
     }
 
-    fn rejection(&self) -> Rejection {
+    fn rejection(&self) -> RejectionKind {
         let is = |codes: &[&str]| {
             self.code
                 .as_deref()
                 .is_some_and(|code| codes.contains(&code))
         };
         if is(&DENIED) {
-            Rejection::Denied {
+            RejectionKind::Denied {
                 permission: self.permission(),
             }
         } else if is(&MISSING) {
-            Rejection::Missing
+            RejectionKind::Missing
         } else {
-            Rejection::Invalid
+            RejectionKind::Invalid
         }
     }
 
@@ -349,7 +349,7 @@ mod tests {
         };
         assert_eq!(
             rejected.rejection,
-            Rejection::Denied {
+            RejectionKind::Denied {
                 permission: Some("sqs:SendMessage".into())
             }
         );
@@ -369,8 +369,11 @@ mod tests {
             PortError::Rejected(rejected) => rejected.rejection,
             other => panic!("{other}"),
         };
-        assert_eq!(rejection("ValidationException"), Rejection::Invalid);
-        assert_eq!(rejection("ResourceNotFoundException"), Rejection::Missing);
+        assert_eq!(rejection("ValidationException"), RejectionKind::Invalid);
+        assert_eq!(
+            rejection("ResourceNotFoundException"),
+            RejectionKind::Missing
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use domain::{
 };
 
 use crate::{
-    batch::{self, Left},
+    batch::{self, LeftItem},
     connect::Lazily,
     error::{Fault, failed},
 };
@@ -54,7 +54,7 @@ impl EventBus {
     async fn put(
         &self,
         entries: Vec<PutEventsRequestEntry>,
-    ) -> Result<Vec<Left<PutEventsRequestEntry>>, PortError> {
+    ) -> Result<Vec<LeftItem<PutEventsRequestEntry>>, PortError> {
         let call = self.client.put_events().set_entries(Some(entries.clone()));
         let output = call.send().await.map_err(failed(SERVICE))?;
         // The answers are in the order of the entries (API reference, `PutEvents`).
@@ -79,9 +79,9 @@ impl Announcer for EventBus {
 fn left(
     item: PutEventsRequestEntry,
     answer: Option<&PutEventsResultEntry>,
-) -> Option<Left<PutEventsRequestEntry>> {
+) -> Option<LeftItem<PutEventsRequestEntry>> {
     let Some(answer) = answer else {
-        return Some(Left {
+        return Some(LeftItem {
             item,
             fault: Fault::no_answer(),
         });
@@ -91,5 +91,5 @@ fn left(
         Some(answer.error_code()?),
         answer.error_message().unwrap_or_default(),
     );
-    Some(Left { item, fault })
+    Some(LeftItem { item, fault })
 }

@@ -22,7 +22,7 @@ use domain::{
 };
 
 use crate::{
-    batch::{self, ENTRIES, Left},
+    batch::{self, ENTRIES, LeftItem},
     connect::Lazily,
     error::{Fault, Remedy, failed},
 };
@@ -92,14 +92,14 @@ impl SqsQueue {
 
 impl Queue for SqsQueue {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
-        let mut by_queue: [Vec<Entry>; 2] = Default::default();
+        let mut by_queue: [Vec<BatchEntry>; 2] = Default::default();
         for outgoing in messages {
             let body = outgoing
                 .message
                 .body()
                 .map_err(|error| PortError::invalid(SERVICE, error))?;
             let place = usize::from(outgoing.message.queue() == QueueName::Control);
-            by_queue[place].push(Entry {
+            by_queue[place].push(BatchEntry {
                 body,
                 delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS),
             });
@@ -118,7 +118,7 @@ impl Queue for SqsQueue {
 
 /// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct BatchEntry {
     body: String,
     delay_seconds: u32,
 }
@@ -142,11 +142,14 @@ impl Messages {
 
     /// Sends messages, ten a call. Their bytes need no counting: a wakeup has some hundred bytes,
     /// and a call may have 1 MiB (Amazon SQS, "Message quotas").
-    async fn send(&self, entries: Vec<Entry>) -> Result<(), PortError> {
+    async fn send(&self, entries: Vec<BatchEntry>) -> Result<(), PortError> {
         batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
     }
 
-    async fn send_batch(&self, entries: Vec<Entry>) -> Result<Vec<Left<Entry>>, PortError> {
+    async fn send_batch(
+        &self,
+        entries: Vec<BatchEntry>,
+    ) -> Result<Vec<LeftItem<BatchEntry>>, PortError> {
         let requests: Result<Vec<_>, _> = entries
             .iter()
             .enumerate()
@@ -200,7 +203,10 @@ impl Messages {
         batch::send(SERVICE, receipts, |receipts| self.delete_batch(receipts)).await
     }
 
-    async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, PortError> {
+    async fn delete_batch(
+        &self,
+        receipts: Vec<String>,
+    ) -> Result<Vec<LeftItem<String>>, PortError> {
         let entry = |(id, receipt): (usize, &String)| {
             DeleteMessageBatchRequestEntry::builder()
                 .id(id.to_string())
@@ -226,7 +232,10 @@ impl Messages {
         batch::send(SERVICE, receipts, |receipts| self.release_batch(receipts)).await
     }
 
-    async fn release_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, PortError> {
+    async fn release_batch(
+        &self,
+        receipts: Vec<String>,
+    ) -> Result<Vec<LeftItem<String>>, PortError> {
         let entry = |(id, receipt): (usize, &String)| {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
             entry.receipt_handle(receipt).visibility_timeout(0).build()
@@ -311,7 +320,7 @@ impl Messages {
             if received.is_empty() {
                 break;
             }
-            let entry = |message: &Received| Entry {
+            let entry = |message: &Received| BatchEntry {
                 body: message.body.clone(),
                 delay_seconds: 0,
             };
@@ -329,7 +338,7 @@ impl Messages {
     }
 }
 
-impl Entry {
+impl BatchEntry {
     fn request(
         &self,
         id: usize,
@@ -347,7 +356,7 @@ impl Entry {
 
 /// The items that a batch call did not accept, found by their ids, which are their indexes in the
 /// call.
-fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>> {
+fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<LeftItem<T>> {
     let failed: BTreeMap<usize, _> = failed
         .iter()
         .filter_map(|entry| Some((entry.id().parse().ok()?, entry)))
@@ -361,7 +370,7 @@ fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>>
             Remedy::Ask | Remedy::Change if entry.sender_fault() => Remedy::Change,
             Remedy::Ask | Remedy::Change => Remedy::Ask,
         };
-        Some(Left {
+        Some(LeftItem {
             item,
             fault: Fault { remedy, ..fault },
         })

@@ -30,7 +30,7 @@ pub(crate) fn store(account: &Account, stack: &StackView) -> DynamoStore {
 
 /// A run that was launched and has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Launched {
+pub struct LaunchedRun {
     /// The execution's id.
     pub id: String,
     /// The execution's status.
@@ -41,7 +41,7 @@ pub struct Launched {
 
 /// A backlog that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backlog {
+pub struct WaitingBacklog {
     /// The limit that its entries wait for.
     pub key: String,
     /// The execution of its first entry.
@@ -52,7 +52,7 @@ pub struct Backlog {
 
 /// A record that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableRecord {
     /// The execution's id.
     pub id: String,
     /// The reason, in words.
@@ -63,11 +63,11 @@ pub struct Unreadable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// The launching and running ones; only the newest if there are very many.
-    pub launched: Vec<Launched>,
+    pub launched: Vec<LaunchedRun>,
     /// The backlogs that are not empty.
-    pub backlogs: Vec<Backlog>,
+    pub backlogs: Vec<WaitingBacklog>,
     /// Records that cannot be read.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<UnreadableRecord>,
     /// The ids of the unreadable records whose run was launched, and may still run.
     pub may_run: Vec<String>,
 }
@@ -90,7 +90,7 @@ impl Activity {
 
     fn note_unreadable(&mut self, loaded: &[Loaded]) {
         for corrupt in loaded.iter().filter_map(|loaded| loaded.as_ref().err()) {
-            let found = corrupt.id().map(|id| Unreadable {
+            let found = corrupt.id().map(|id| UnreadableRecord {
                 id: id.to_string(),
                 why: corrupt.source.to_string(),
             });
@@ -153,7 +153,7 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
         if let Err(PortError::Corrupt(corrupt)) = store.load(&entry.id).await {
             activity.note_unreadable(&[Err(corrupt)]);
         }
-        activity.backlogs.push(Backlog {
+        activity.backlogs.push(WaitingBacklog {
             key: key.to_string(),
             since: entry.submitted_at,
             head: entry.id.to_string(),
@@ -162,8 +162,8 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
     Ok(activity)
 }
 
-fn launched(execution: &Execution) -> Launched {
-    Launched {
+fn launched(execution: &Execution) -> LaunchedRun {
+    LaunchedRun {
         id: execution.id.to_string(),
         status: execution.status(),
         since: execution

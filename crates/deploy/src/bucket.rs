@@ -28,7 +28,7 @@ const DELETE_MAX: i32 = 1000;
 /// A stack's bucket. Bucket names are global, so each call names the account that must own the
 /// bucket. A bucket of the same name in another account is neither written nor read.
 #[derive(Clone, Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct CodeBucket {
     client: Client,
     name: String,
     owner: String,
@@ -37,7 +37,7 @@ pub(crate) struct Bucket {
     endpoint_url: Option<String>,
 }
 
-impl Bucket {
+impl CodeBucket {
     pub(crate) fn new(account: &Account, stack: &StackName) -> Self {
         // An emulator has one host name, not one for each bucket.
         let config = aws_sdk_s3::config::Builder::from(&account.config);

@@ -175,16 +175,16 @@ impl<'a> DeadLetters<'a> {
             let (mut checks, mut done) = (Vec::new(), Vec::new());
             for message in received {
                 match meaning(&message.body) {
-                    Event::Task(id) => {
+                    DeadEvent::Task(id) => {
                         checks.push(Outgoing::from(Message::Check { id }));
                         redriven.moved += 1;
                         done.push(message.receipt);
                     }
-                    Event::Sweep | Event::Log => {
+                    DeadEvent::Sweep | DeadEvent::Log => {
                         redriven.outlived += 1;
                         done.push(message.receipt);
                     }
-                    Event::Ends(_) | Event::Unknown => kept.push(message.receipt),
+                    DeadEvent::Ends(_) | DeadEvent::Unknown => kept.push(message.receipt),
                 }
             }
             queues.send(checks).await?;
@@ -228,20 +228,20 @@ fn described(body: &str) -> (String, Option<ExecutionId>) {
 
 fn event(body: &str) -> (String, Option<ExecutionId>) {
     match meaning(body) {
-        Event::Task(id) => ("a task has changed".into(), Some(id)),
-        Event::Log => ("lines of a log".into(), None),
-        Event::Sweep => ("the minute's sweep".into(), None),
-        Event::Ends(n) => (
+        DeadEvent::Task(id) => ("a task has changed".into(), Some(id)),
+        DeadEvent::Log => ("lines of a log".into(), None),
+        DeadEvent::Sweep => ("the minute's sweep".into(), None),
+        DeadEvent::Ends(n) => (
             format!("{n} ends of executions could not be announced"),
             None,
         ),
-        Event::Unknown => ("not an event that mycli knows".into(), None),
+        DeadEvent::Unknown => ("not an event that mycli knows".into(), None),
     }
 }
 
 /// The meaning of a dead event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Event {
+enum DeadEvent {
     /// A task of this execution has changed.
     Task(ExecutionId),
     /// Lines of a log.
@@ -256,9 +256,9 @@ enum Event {
 
 /// Reads a dead event. EventBridge keeps the event itself, and Lambda wraps it as `requestPayload`.
 /// Of a stream's records, Lambda keeps only their position and number.
-fn meaning(body: &str) -> Event {
+fn meaning(body: &str) -> DeadEvent {
     let Ok(whole) = serde_json::from_str::<Value>(body) else {
-        return Event::Unknown;
+        return DeadEvent::Unknown;
     };
     let event = whole
         .get("requestPayload")
@@ -268,17 +268,17 @@ fn meaning(body: &str) -> Event {
         .as_str()
         .and_then(|text| text.parse::<AttemptId>().ok());
     if let Some(attempt) = attempt {
-        return Event::Task(attempt.execution().clone());
+        return DeadEvent::Task(attempt.execution().clone());
     }
     if event["sweep"] == true {
-        return Event::Sweep;
+        return DeadEvent::Sweep;
     }
     if event.get("awslogs").is_some() {
-        return Event::Log;
+        return DeadEvent::Log;
     }
     match whole.get("DDBStreamBatchInfo") {
-        Some(batch) => Event::Ends(batch["batchSize"].as_u64().unwrap_or(1)),
-        None => Event::Unknown,
+        Some(batch) => DeadEvent::Ends(batch["batchSize"].as_u64().unwrap_or(1)),
+        None => DeadEvent::Unknown,
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
         let bare = format!(
             r#"{{"source":"aws.ecs","detail":{{"startedBy":"{ID}-2","lastStatus":"STOPPED"}}}}"#
         );
-        let task = Event::Task(ID.parse().unwrap());
+        let task = DeadEvent::Task(ID.parse().unwrap());
         assert_eq!(meaning(&bare), task);
         assert_eq!(
             meaning(&format!(
@@ -303,17 +303,17 @@ mod tests {
         );
         assert_eq!(
             meaning(r#"{"requestPayload":{"sweep":true}}"#),
-            Event::Sweep
+            DeadEvent::Sweep
         );
-        assert_eq!(meaning(r#"{"awslogs":{"data":"H4sI"}}"#), Event::Log);
+        assert_eq!(meaning(r#"{"awslogs":{"data":"H4sI"}}"#), DeadEvent::Log);
         assert_eq!(
             meaning(r#"{"DDBStreamBatchInfo":{"batchSize":3}}"#),
-            Event::Ends(3)
+            DeadEvent::Ends(3)
         );
-        assert_eq!(meaning("not json"), Event::Unknown);
+        assert_eq!(meaning("not json"), DeadEvent::Unknown);
         assert_eq!(
             meaning(r#"{"detail":{"startedBy":"ecs-svc/1"}}"#),
-            Event::Unknown
+            DeadEvent::Unknown
         );
     }
 

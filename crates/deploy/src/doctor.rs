@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::{
     Account, StackName,
-    activity::{self, Activity, Unreadable},
+    activity::{self, Activity, UnreadableRecord},
     dead_letters::{DeadLetters, DeadQueue},
     log_writers::{self, Writers},
-    quotas::{self, Known, Pool},
-    secrets::{self, Kept},
-    stack::{Condition, StackView, Stacks},
+    quotas::{self, KnownQuota, Pool},
+    secrets::{self, KeptSecret},
+    stack::{StackCondition, StackView, Stacks},
 };
 
 /// How far this machine's clock may be off. AWS refuses signatures that are more than five minutes
@@ -41,13 +41,13 @@ pub struct Facts {
     /// The stack, if it exists.
     pub stack: Result<Option<StackView>, String>,
     /// The account's quotas.
-    pub quotas: Vec<(Pool, Known)>,
+    pub quotas: Vec<(Pool, KnownQuota)>,
     /// The number of dead letters in each dead-letter queue.
     pub dead_letters: Vec<(DeadQueue, Result<usize, String>)>,
     /// The runs that have not ended, and the unreadable records.
     pub activity: Result<Activity, String>,
     /// The secrets.
-    pub secrets: Result<Kept, String>,
+    pub secrets: Result<KeptSecret, String>,
     /// The principals that may write into the log streams of tasks.
     pub log_writers: Result<Writers, String>,
     /// Whether the API accepts the configured key; `None` if that was not tried.
@@ -96,7 +96,7 @@ impl Facts {
             facts.quotas.push((pool, quotas::read(account, pool).await));
         }
         if let Ok(Some(stack)) = facts.stack.clone()
-            && stack.condition() != Condition::NeverStood
+            && stack.condition() != StackCondition::NeverStood
         {
             facts.look_into(account, &stack).await;
         }
@@ -139,7 +139,7 @@ pub struct Check {
     /// What was checked.
     pub name: &'static str,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// The details, in words.
     pub detail: String,
     /// How to fix it, if something is wrong or could be better.
@@ -150,7 +150,7 @@ pub struct Check {
 /// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// All is as it should be.
     Ok,
     /// It works, but somebody could use it to do harm. The account's owner decides whether to
@@ -166,7 +166,7 @@ impl Check {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self {
             name,
-            verdict: Verdict::Ok,
+            verdict: CheckVerdict::Ok,
             detail: detail.into(),
             fix: None,
         }
@@ -175,7 +175,7 @@ impl Check {
     fn wrong(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
             name,
-            verdict: Verdict::Wrong,
+            verdict: CheckVerdict::Wrong,
             detail: detail.into(),
             fix: Some(fix.into()),
         }
@@ -183,7 +183,7 @@ impl Check {
 
     fn warning(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         Self {
-            verdict: Verdict::Warning,
+            verdict: CheckVerdict::Warning,
             ..Self::wrong(name, detail, fix)
         }
     }
@@ -191,7 +191,7 @@ impl Check {
     fn unknown(name: &'static str, detail: impl Into<String>) -> Self {
         Self {
             name,
-            verdict: Verdict::Unknown,
+            verdict: CheckVerdict::Unknown,
             detail: detail.into(),
             fix: None,
         }
@@ -202,7 +202,7 @@ impl Check {
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Check> {
     let account = credentials(facts);
-    if account.verdict == Verdict::Wrong {
+    if account.verdict == CheckVerdict::Wrong {
         return vec![account];
     }
     let stack = stack(facts);
@@ -211,7 +211,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         .as_ref()
         .ok()
         .and_then(Option::as_ref)
-        .filter(|_| stack.verdict == Verdict::Ok);
+        .filter(|_| stack.verdict == CheckVerdict::Ok);
     let mut checks = vec![account, clock(facts), stack];
     if let Some(stack) = healthy {
         checks.push(version(facts, stack));
@@ -291,14 +291,14 @@ fn stack(facts: &Facts) -> Check {
                 .map(|reason| format!(": {reason}"))
                 .unwrap_or_default();
             match stack.condition() {
-                Condition::Stands => Check::ok(name, detail),
-                Condition::Busy => {
+                StackCondition::Stands => Check::ok(name, detail),
+                StackCondition::Busy => {
                     Check::wrong(name, detail, "wait for the end of that, and ask again")
                 }
-                Condition::NeverStood | Condition::Stuck => {
+                StackCondition::NeverStood | StackCondition::Stuck => {
                     Check::wrong(name, detail + &why, facts.command("init"))
                 }
-                Condition::HalfRemoved => {
+                StackCondition::HalfRemoved => {
                     Check::wrong(name, detail + &why, facts.command("destroy"))
                 }
             }
@@ -337,7 +337,7 @@ pub fn is_newer(one: &str, other: &str) -> bool {
         .is_some_and(|(one, other)| one > other)
 }
 
-fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
+fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &KnownQuota) -> Check {
     let (name, title) = ("quota", pool.title());
     let limit = stack
         .parameters
@@ -350,21 +350,21 @@ fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
         )
     };
     match (known, limit) {
-        (Known::Unknown(why), _) => Check::unknown(
+        (KnownQuota::Unknown(why), _) => Check::unknown(
             name,
             format!("{title}: Service Quotas cannot be asked ({why})"),
         ),
-        (Known::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
-        (Known::Vcpus(0), _) => Check::wrong(
+        (KnownQuota::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
+        (KnownQuota::Vcpus(0), _) => Check::wrong(
             name,
             format!("{title}: the account may use no vCPUs at all"),
             raise(),
         ),
-        (Known::Vcpus(quota), None) => Check::ok(
+        (KnownQuota::Vcpus(quota), None) => Check::ok(
             name,
             format!("{title}: the stack follows the account's quota of {quota} vCPUs"),
         ),
-        (Known::Vcpus(quota), Some(limit)) if limit > *quota => {
+        (KnownQuota::Vcpus(quota), Some(limit)) if limit > *quota => {
             let detail = format!(
                 "{title}: the stack starts up to {limit} vCPUs, the account may use {quota}"
             );
@@ -374,7 +374,7 @@ fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
                 facts.command(&format!("upgrade {} {quota}", pool.flag())),
             )
         }
-        (Known::Vcpus(quota), Some(limit)) => Check::ok(
+        (KnownQuota::Vcpus(quota), Some(limit)) => Check::ok(
             name,
             format!("{title}: the stack uses up to {limit} of the account's {quota} vCPUs"),
         ),
@@ -411,7 +411,7 @@ fn records(facts: &Facts) -> Vec<Check> {
     let Ok(activity) = &facts.activity else {
         return Vec::new();
     };
-    let check = |record: &Unreadable| {
+    let check = |record: &UnreadableRecord| {
         let fix = format!(
             "a newer release may read it: {}; or give it up: {}",
             facts.command("upgrade"),
@@ -598,7 +598,7 @@ mod tests {
     use domain::{execution::ExecutionStatus, key::Role, secret::SecretRecord};
 
     use super::*;
-    use crate::activity::{Backlog, Launched};
+    use crate::activity::{LaunchedRun, WaitingBacklog};
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs
@@ -627,10 +627,10 @@ mod tests {
             account: Ok("123456789012 (user/alice) in eu-west-1".into()),
             clock_ahead: Some(TimeDelta::seconds(-2)),
             stack: Ok(Some(stack)),
-            quotas: Pool::ALL.map(|pool| (pool, Known::Vcpus(6))).to_vec(),
+            quotas: Pool::ALL.map(|pool| (pool, KnownQuota::Vcpus(6))).to_vec(),
             dead_letters: DeadQueue::ALL.map(|queue| (queue, Ok(0))).to_vec(),
             activity: Ok(Activity::default()),
-            secrets: Ok(Kept {
+            secrets: Ok(KeptSecret {
                 records: vec![record],
                 values: vec!["TOKEN".into()],
                 unreadable: Vec::new(),
@@ -658,7 +658,7 @@ mod tests {
     fn one_finding(facts: &Facts, name: &str, detail: &str, fix: &str) {
         let wrong: Vec<_> = judge(facts)
             .into_iter()
-            .filter(|check| check.verdict == Verdict::Wrong)
+            .filter(|check| check.verdict == CheckVerdict::Wrong)
             .collect();
         let [found] = wrong.as_slice() else {
             panic!("{wrong:#?}")
@@ -674,7 +674,7 @@ mod tests {
     fn a_stack_that_is_well_has_no_findings() {
         let checks = judge(&well());
         assert!(
-            checks.iter().all(|check| check.verdict == Verdict::Ok),
+            checks.iter().all(|check| check.verdict == CheckVerdict::Ok),
             "{checks:#?}"
         );
         assert_eq!(checks.len(), 14);
@@ -746,7 +746,7 @@ mod tests {
 
     #[test]
     fn quotas_below_or_unknown_to_the_stack() {
-        let quota = |vcpus| vec![(Pool::Spot, Known::Vcpus(vcpus))];
+        let quota = |vcpus| vec![(Pool::Spot, KnownQuota::Vcpus(vcpus))];
         one_finding(
             &Facts {
                 quotas: quota(4),
@@ -771,16 +771,16 @@ mod tests {
         assert!(
             judge(&follows)
                 .iter()
-                .all(|check| check.verdict == Verdict::Ok)
+                .all(|check| check.verdict == CheckVerdict::Ok)
         );
         let unknown = Facts {
-            quotas: vec![(Pool::Spot, Known::Unknown("UnknownOperation".into()))],
+            quotas: vec![(Pool::Spot, KnownQuota::Unknown("UnknownOperation".into()))],
             ..well()
         };
         assert!(
             judge(&unknown)
                 .iter()
-                .all(|check| check.verdict != Verdict::Wrong)
+                .all(|check| check.verdict != CheckVerdict::Wrong)
         );
         assert!(
             judge(&Facts {
@@ -788,7 +788,7 @@ mod tests {
                 ..well()
             })
             .iter()
-            .all(|check| check.verdict == Verdict::Ok)
+            .all(|check| check.verdict == CheckVerdict::Ok)
         );
     }
 
@@ -808,7 +808,7 @@ mod tests {
 
     #[test]
     fn launches_that_come_to_nothing_and_lines_that_stand_still() {
-        let launched = |status, minutes| Launched {
+        let launched = |status, minutes| LaunchedRun {
             id: "exec_1".into(),
             status,
             since: well().now - TimeDelta::minutes(minutes),
@@ -835,7 +835,7 @@ mod tests {
             "1 launched over 15 minutes ago",
             "mycli cancel exec_1",
         );
-        let backlog = |minutes| Backlog {
+        let backlog = |minutes| WaitingBacklog {
             key: "lock:prod".into(),
             head: "exec_2".into(),
             since: well().now - TimeDelta::minutes(minutes),
@@ -853,13 +853,13 @@ mod tests {
         assert!(
             judge(&fine)
                 .iter()
-                .all(|check| check.verdict == Verdict::Ok)
+                .all(|check| check.verdict == CheckVerdict::Ok)
         );
     }
 
     #[test]
     fn a_record_that_cannot_be_read_is_named_with_what_removes_it() {
-        let unreadable = vec![Unreadable {
+        let unreadable = vec![UnreadableRecord {
             id: "exec_9".into(),
             why: "this release cannot read its `request.arch`".into(),
         }];
@@ -880,7 +880,7 @@ mod tests {
 
     #[test]
     fn secrets_that_are_kept_by_halves() {
-        let secrets = |change: fn(&mut Kept)| {
+        let secrets = |change: fn(&mut KeptSecret)| {
             let mut kept = well().secrets.unwrap();
             change(&mut kept);
             Facts {
@@ -912,7 +912,7 @@ mod tests {
             .into_iter()
             .partition(|check| check.name == "log writers");
         assert!(
-            others.iter().all(|check| check.verdict == Verdict::Ok),
+            others.iter().all(|check| check.verdict == CheckVerdict::Ok),
             "{others:#?}"
         );
         ours.into_iter().next().expect("a look at those that write")
@@ -931,7 +931,7 @@ mod tests {
             administrators: names(2),
             ..Writers::default()
         }));
-        assert_eq!(found.verdict, Verdict::Warning);
+        assert_eq!(found.verdict, CheckVerdict::Warning);
         assert!(
             found
                 .detail
@@ -943,7 +943,10 @@ mod tests {
             fix.contains("permissions boundary") && fix.contains("log-group:/aws/mycli/default:*"),
             "{fix}"
         );
-        assert_eq!(serde_json::to_value(Verdict::Warning).unwrap(), "warning");
+        assert_eq!(
+            serde_json::to_value(CheckVerdict::Warning).unwrap(),
+            "warning"
+        );
     }
 
     #[test]
@@ -954,7 +957,10 @@ mod tests {
                 ..Writers::default()
             }))
         };
-        assert_eq!((of(9).verdict, of(0).verdict), (Verdict::Ok, Verdict::Ok));
+        assert_eq!(
+            (of(9).verdict, of(0).verdict),
+            (CheckVerdict::Ok, CheckVerdict::Ok)
+        );
         assert!(
             of(9).detail.ends_with("role/5 and 4 more")
                 && of(0).detail.starts_with("only the stack itself")
@@ -967,7 +973,7 @@ mod tests {
         let found = look_at_writers(Err(denied.into()));
         assert_eq!(
             (found.verdict, found.detail.as_str(), found.fix),
-            (Verdict::Unknown, denied, None)
+            (CheckVerdict::Unknown, denied, None)
         );
         let untold = BTreeMap::from([("only 50 are looked at closely".to_owned(), names(6))]);
         let some = look_at_writers(Ok(Writers {
@@ -975,7 +981,7 @@ mod tests {
             administrators: names(1),
             ..Writers::default()
         }));
-        assert_eq!(some.verdict, Verdict::Unknown);
+        assert_eq!(some.verdict, CheckVerdict::Unknown);
         assert!(
             some.detail.contains("role/5 and 1 more") && some.detail.contains("only 50"),
             "{some:#?}"
@@ -985,7 +991,7 @@ mod tests {
             others: names(1),
             ..Writers::default()
         }));
-        assert_eq!(both.verdict, Verdict::Warning);
+        assert_eq!(both.verdict, CheckVerdict::Warning);
         assert!(both.detail.contains("only 50"), "{both:#?}");
     }
 

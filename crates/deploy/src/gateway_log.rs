@@ -111,7 +111,7 @@ async fn is_tagged(account: &Account, role: &str) -> Result<bool, CallError> {
 
 /// What happened to our own role after its stack was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum LogRoleFate {
     /// The role is gone. The account's setting is cleared if it named the role.
     Nothing,
     /// The role stays, because other APIs of the region log with it.
@@ -122,10 +122,10 @@ pub(crate) enum Left {
 ///
 /// # Errors
 /// When a service refuses or does not answer.
-pub(crate) async fn remove(account: &Account, role: &str) -> Result<Left, CallError> {
+pub(crate) async fn remove(account: &Account, role: &str) -> Result<LogRoleFate, CallError> {
     if look(account).await?.arn().map(name_of) == Some(role) {
         if some_api_logs(account).await? {
-            return Ok(Left::InUse);
+            return Ok(LogRoleFate::InUse);
         }
         let unset = PatchOperation::builder()
             .op(Op::Replace)
@@ -140,7 +140,7 @@ pub(crate) async fn remove(account: &Account, role: &str) -> Result<Left, CallEr
         asked.map_err(CallError::of("unset the role that API Gateway logs with"))?;
     }
     delete(&Iam::new(&account.config), role).await?;
-    Ok(Left::Nothing)
+    Ok(LogRoleFate::Nothing)
 }
 
 /// Whether any API of this region has a stage that writes logs.

@@ -23,7 +23,7 @@ pub struct TableShape {
     pub attribute_definitions: Vec<Attribute>,
     /// The global secondary indexes.
     #[serde(default)]
-    pub global_secondary_indexes: Vec<Index>,
+    pub global_secondary_indexes: Vec<TableIndex>,
 }
 
 /// A part of a key.
@@ -49,7 +49,7 @@ pub struct Attribute {
 /// A global secondary index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Index {
+pub struct TableIndex {
     /// The index's name.
     #[serde(rename = "IndexName")]
     pub name: String,
@@ -73,7 +73,7 @@ pub struct Projection {
     pub non_key_attributes: BTreeSet<String>,
 }
 
-impl Index {
+impl TableIndex {
     /// Whether both have the same key and projection. Neither can be changed (API reference,
     /// `UpdateGlobalSecondaryIndexAction`).
     #[must_use]
@@ -90,7 +90,7 @@ fn key(parts: &[KeyPart]) -> BTreeSet<&KeyPart> {
 impl TableShape {
     /// Returns the index of this name.
     #[must_use]
-    pub fn index(&self, name: &str) -> Option<&Index> {
+    pub fn index(&self, name: &str) -> Option<&TableIndex> {
         self.global_secondary_indexes
             .iter()
             .find(|index| index.name == name)
@@ -99,7 +99,7 @@ impl TableShape {
     /// Whether both have the same keys and indexes.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let has = |shape: &Self, index: &Index| {
+        let has = |shape: &Self, index: &TableIndex| {
             shape
                 .index(&index.name)
                 .is_some_and(|own| own.is_same(index))
@@ -124,7 +124,7 @@ impl TableShape {
     }
 
     /// Returns the shape with one more index. `source` gives the types of its attributes.
-    fn with(&self, index: &Index, source: &Self) -> Self {
+    fn with(&self, index: &TableIndex, source: &Self) -> Self {
         let mut more = self.clone();
         more.global_secondary_indexes.push(index.clone());
         more.attribute_definitions
@@ -156,7 +156,7 @@ impl TableShape {
 
 /// One stack update that adds or drops one index.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct IndexStep {
     /// The index's name.
     pub index: String,
     /// The table after this step.
@@ -165,14 +165,14 @@ pub struct Step {
 
 /// The steps from one release's table to another's.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct IndexPlan {
     /// The indexes to add first, each in a stack update that changes nothing else.
-    pub adds: Vec<Step>,
+    pub adds: Vec<IndexStep>,
     /// The table for the update that changes everything else: the wanted table, plus the indexes
     /// that are still to be dropped.
     pub switch: TableShape,
     /// The indexes to drop last, each in a stack update of its own.
-    pub drops: Vec<Step>,
+    pub drops: Vec<IndexStep>,
 }
 
 /// Why a table cannot be changed into the template's. Nothing was changed.
@@ -203,7 +203,7 @@ pub enum PlanError {
 ///
 /// # Errors
 /// [`PlanError`] for a change that no update can make.
-pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<Plan, PlanError> {
+pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<IndexPlan, PlanError> {
     refuse_changes(deployed, wanted)?;
     let new = wanted
         .global_secondary_indexes
@@ -219,7 +219,7 @@ pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<Plan, PlanErro
     let mut adds = Vec::new();
     for index in new {
         table = table.with(index, wanted);
-        adds.push(Step {
+        adds.push(IndexStep {
             index: index.name.clone(),
             after: table.clone(),
         });
@@ -232,12 +232,12 @@ pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<Plan, PlanErro
     let mut drops = Vec::new();
     for index in old {
         table = table.without(&index.name);
-        drops.push(Step {
+        drops.push(IndexStep {
             index: index.name.clone(),
             after: table.clone(),
         });
     }
-    Ok(Plan {
+    Ok(IndexPlan {
         adds,
         switch,
         drops,
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn each_index_has_an_update_of_its_own_and_old_ones_outlive_the_switch() {
         let plan = plan(&table(&["a", "b", "c"]), &table(&["c", "d", "e"])).unwrap();
-        let steps = |steps: &[Step]| -> Vec<(String, String)> {
+        let steps = |steps: &[IndexStep]| -> Vec<(String, String)> {
             steps
                 .iter()
                 .map(|step| (step.index.clone(), indexes(&step.after).join(" ")))

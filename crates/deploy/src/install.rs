@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 
 use crate::{
     Account, CallError, StackName,
-    bucket::Bucket,
+    bucket::CodeBucket,
     gateway_log::{self, LogRole},
     indexes::PlanError,
-    kept::{self, Kept},
+    kept::{self, KeptTable},
     long_arns,
     package::Functions,
     rolling::Rolling,
     service_role::{self, ServiceRole},
-    stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
+    stack::{Setting, StackCondition, StackError, StackProgress, StackSettings, StackView, Stacks},
     table::{SettleError, Table},
     template::{Template, TemplateError},
     zones,
@@ -35,7 +35,7 @@ const TASK_ROLE_PATH: &str = "TaskRolePath";
 
 /// What to deploy.
 #[derive(Clone, Debug)]
-pub struct Wish<'a> {
+pub struct InstallWish<'a> {
     /// The template.
     pub template: &'a Template,
     /// The functions' code.
@@ -52,14 +52,14 @@ pub struct Deployed {
     /// The stack after the deployment.
     pub stack: StackView,
     /// What was done to the stack.
-    pub change: Change,
+    pub change: StackChange,
     /// The version of the stack before, if it existed.
     pub version_before: Option<String>,
 }
 
 /// What was done to a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StackChange {
     /// The stack was created.
     Made,
     /// The stack was updated.
@@ -125,8 +125,8 @@ pub enum InstallError {
 pub async fn deploy(
     account: &Account,
     name: &StackName,
-    wish: &Wish<'_>,
-    tell: &impl Fn(Progress),
+    wish: &InstallWish<'_>,
+    tell: &impl Fn(StackProgress),
 ) -> Result<Deployed, InstallError> {
     let template = wish.template;
     check_parameters(template, wish.parameters)?;
@@ -134,7 +134,7 @@ pub async fn deploy(
         return Err(InstallError::ShortArns(account.region.clone()));
     }
     let stacks = Stacks::new(account, name);
-    let bucket = Bucket::new(account, name);
+    let bucket = CodeBucket::new(account, name);
     let before = match ready(&stacks, tell).await? {
         None => adopted(account, name, &bucket, &stacks, template, tell).await?,
         stands => stands,
@@ -154,13 +154,16 @@ pub async fn deploy(
         .map(str::to_owned);
     let (stack, change) = match before {
         None => {
-            tell(Progress::Step(format!(
+            tell(StackProgress::Step(format!(
                 "making the stack {} ({} resources)",
                 name.full(),
                 template.size()
             )));
             let url = bucket.put_template(template).await?;
-            (make(&stacks, &url, &settings, tell).await?, Change::Made)
+            (
+                make(&stacks, &url, &settings, tell).await?,
+                StackChange::Made,
+            )
         }
         Some(before) => {
             let table = before
@@ -173,7 +176,7 @@ pub async fn deploy(
             let (stack, change) = rolling.update(before, template, &settings).await?;
             if is_adopted {
                 kept::unmark(account, &table).await?;
-                (stack, Change::Made)
+                (stack, StackChange::Made)
             } else {
                 (stack, change)
             }
@@ -188,12 +191,12 @@ pub async fn deploy(
 }
 
 /// Creates ECS's service-linked role, which a new account lacks.
-async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+async fn service_role(account: &Account, tell: &impl Fn(StackProgress)) -> Result<(), CallError> {
     match service_role::ensure(account).await? {
         ServiceRole::There => {}
-        ServiceRole::Made => tell(Progress::Step("made ECS's service-linked role".into())),
+        ServiceRole::Made => tell(StackProgress::Step("made ECS's service-linked role".into())),
         ServiceRole::Denied(why) => {
-            tell(Progress::Step(format!(
+            tell(StackProgress::Step(format!(
                 "{why}; that matters only if this account never used ECS"
             )));
         }
@@ -206,15 +209,15 @@ async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(),
 async fn make(
     stacks: &Stacks,
     url: &str,
-    settings: &Settings,
-    tell: &impl Fn(Progress),
+    settings: &StackSettings,
+    tell: &impl Fn(StackProgress),
 ) -> Result<StackView, InstallError> {
     match stacks.create(url, settings, tell).await {
         Err(StackError::Failed {
             resource: Some(event),
             ..
         }) if service_role::is_not_ready(&event) => {
-            tell(Progress::Step(
+            tell(StackProgress::Step(
                 "ECS could not use its service-linked role yet: once more".into(),
             ));
             ready(stacks, tell).await?;
@@ -231,8 +234,8 @@ async fn found_parameters(
     account: &Account,
     name: &StackName,
     before: Option<&StackView>,
-    wish: &Wish<'_>,
-    tell: &impl Fn(Progress),
+    wish: &InstallWish<'_>,
+    tell: &impl Fn(StackProgress),
 ) -> Result<BTreeMap<&'static str, String>, InstallError> {
     let mut found = BTreeMap::new();
     let takes = |parameter: &str| {
@@ -265,7 +268,7 @@ async fn found_parameters(
         {
             LogRole::Unset => "create",
             LogRole::Set(arn) => {
-                tell(Progress::Step(format!(
+                tell(StackProgress::Step(format!(
                     "API Gateway logs with {arn} in this account and region: that stays"
                 )));
                 "keep"
@@ -274,7 +277,7 @@ async fn found_parameters(
                 let told = format!(
                     "API Gateway is to log with {arn}, which is not there any more: making another role"
                 );
-                tell(Progress::Step(told));
+                tell(StackProgress::Step(told));
                 "create"
             }
         };
@@ -310,36 +313,36 @@ fn check_parameters(
 /// created.
 async fn ready(
     stacks: &Stacks,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<Option<StackView>, InstallError> {
     let mut found = stacks.find().await?;
     loop {
         let Some(stack) = found else { return Ok(None) };
         found = match stack.condition() {
-            Condition::Stands => return Ok(Some(stack)),
-            Condition::Busy => {
-                tell(Progress::Step(format!(
+            StackCondition::Stands => return Ok(Some(stack)),
+            StackCondition::Busy => {
+                tell(StackProgress::Step(format!(
                     "the stack is {}: waiting for the end of that",
                     stack.status
                 )));
                 stacks.settle(&stack, tell).await?;
                 stacks.find().await?
             }
-            Condition::NeverStood => {
-                tell(Progress::Step(format!(
+            StackCondition::NeverStood => {
+                tell(StackProgress::Step(format!(
                     "an earlier attempt ended as {}: removing what it left",
                     stack.status
                 )));
                 stacks.delete(&stack, tell).await?;
                 None
             }
-            Condition::Stuck => {
-                tell(Progress::Step(
+            StackCondition::Stuck => {
+                tell(StackProgress::Step(
                     "undoing an earlier change got stuck: going on with it".into(),
                 ));
                 Some(stacks.unstick(&stack, tell).await?)
             }
-            Condition::HalfRemoved => return Err(InstallError::HalfRemoved(stack.reason)),
+            StackCondition::HalfRemoved => return Err(InstallError::HalfRemoved(stack.reason)),
         };
     }
 }
@@ -350,16 +353,16 @@ async fn ready(
 async fn adopted(
     account: &Account,
     name: &StackName,
-    bucket: &Bucket,
+    bucket: &CodeBucket,
     stacks: &Stacks,
     template: &Template,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<Option<StackView>, InstallError> {
     let table = name.table();
     match kept::look(account, name).await {
-        Ok(Kept::Nothing) => return Ok(None),
-        Ok(Kept::Foreign) => return Err(InstallError::ForeignTable(table)),
-        Ok(Kept::History) => {}
+        Ok(KeptTable::Nothing) => return Ok(None),
+        Ok(KeptTable::Foreign) => return Err(InstallError::ForeignTable(table)),
+        Ok(KeptTable::History) => {}
         // Without permission to look, CloudFormation reports a table that is in the way.
         Err(error) if error.is_denied() => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -367,7 +370,7 @@ async fn adopted(
     let Some(seen) = Table::new(account, &table).look().await? else {
         return Ok(None);
     };
-    tell(Progress::Step(format!(
+    tell(StackProgress::Step(format!(
         "taking the history in the table {table} into the new stack"
     )));
     ensure(bucket, tell).await?;
@@ -383,26 +386,29 @@ async fn adopted(
 
 /// Protects the table against deletion. A failure is only reported, because the stack itself is
 /// complete.
-async fn protect(account: &Account, name: &StackName, tell: &impl Fn(Progress)) {
+async fn protect(account: &Account, name: &StackName, tell: &impl Fn(StackProgress)) {
     if let Err(error) = Table::new(account, &name.table()).protect(true).await {
-        tell(Progress::Step(format!(
+        tell(StackProgress::Step(format!(
             "the history is not protected against deletion: {error}"
         )));
     }
 }
 
-async fn ensure(bucket: &Bucket, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+async fn ensure(bucket: &CodeBucket, tell: &impl Fn(StackProgress)) -> Result<(), CallError> {
     if bucket.ensure().await? {
-        tell(Progress::Step(format!("made the bucket {}", bucket.name())));
+        tell(StackProgress::Step(format!(
+            "made the bucket {}",
+            bucket.name()
+        )));
     }
     Ok(())
 }
 
 /// Stores the functions' code.
 async fn upload(
-    bucket: &Bucket,
+    bucket: &CodeBucket,
     functions: &Functions,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<(), CallError> {
     ensure(bucket, tell).await?;
     let mut stored = false;
@@ -412,7 +418,7 @@ async fn upload(
             .await?;
     }
     if stored {
-        tell(Progress::Step(format!(
+        tell(StackProgress::Step(format!(
             "stored the functions' code ({})",
             functions.architecture.as_str()
         )));
@@ -423,8 +429,8 @@ async fn upload(
 fn own_parameters(
     account: &Account,
     name: &StackName,
-    bucket: &Bucket,
-    wish: &Wish<'_>,
+    bucket: &CodeBucket,
+    wish: &InstallWish<'_>,
 ) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("StackName", name.to_string()),
@@ -450,7 +456,7 @@ fn settings(
     own: &BTreeMap<&'static str, String>,
     found: &BTreeMap<&'static str, String>,
     wished: &BTreeMap<String, String>,
-) -> Settings {
+) -> StackSettings {
     let one = |name: &str| {
         let value = own
             .get(name)

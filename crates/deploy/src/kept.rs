@@ -6,7 +6,7 @@ use crate::{Account, CallError, StackName, names::TAG, table::Table, template::K
 
 /// The kind of table that has a stack's name while there is no such stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum KeptTable {
     /// There is no table of this name.
     Nothing,
     /// The table is the history of a stack of this name.
@@ -17,10 +17,10 @@ pub(crate) enum Kept {
 
 /// Finds out by the table's tags. Either an earlier removal or CloudFormation has tagged a table of
 /// ours.
-pub(crate) async fn look(account: &Account, name: &StackName) -> Result<Kept, CallError> {
+pub(crate) async fn look(account: &Account, name: &StackName) -> Result<KeptTable, CallError> {
     let table = name.table();
     let Some(arn) = arn(account, &table).await? else {
-        return Ok(Kept::Nothing);
+        return Ok(KeptTable::Nothing);
     };
     let tags = Client::new(&account.config)
         .list_tags_of_resource()
@@ -32,9 +32,9 @@ pub(crate) async fn look(account: &Account, name: &StackName) -> Result<Kept, Ca
         tag.key() == KEPT_TAG || (tag.key() == TAG && tag.value() == name.as_str())
     };
     Ok(if tags.tags().iter().any(ours) {
-        Kept::History
+        KeptTable::History
     } else {
-        Kept::Foreign
+        KeptTable::Foreign
     })
 }
 

@@ -111,10 +111,10 @@ async fn list(client: &Client) -> Result<Listing, CallError> {
         let page = page.map_err(CallError::of("list the roles and users of the account"))?;
         listing
             .principals
-            .extend(page.role_detail_list().iter().map(Principal::from));
+            .extend(page.role_detail_list().iter().map(IamPrincipal::from));
         listing
             .principals
-            .extend(page.user_detail_list().iter().map(Principal::from));
+            .extend(page.user_detail_list().iter().map(IamPrincipal::from));
         listing
             .groups
             .extend(page.group_detail_list().iter().map(group));
@@ -147,7 +147,7 @@ impl Policies {
 
 /// A role or a user.
 #[derive(Clone, Debug, Default)]
-struct Principal {
+struct IamPrincipal {
     arn: String,
     name: String,
     path: String,
@@ -158,7 +158,7 @@ struct Principal {
     is_bounded: bool,
 }
 
-impl From<&RoleDetail> for Principal {
+impl From<&RoleDetail> for IamPrincipal {
     fn from(role: &RoleDetail) -> Self {
         Self {
             arn: role.arn().unwrap_or_default().to_owned(),
@@ -171,7 +171,7 @@ impl From<&RoleDetail> for Principal {
     }
 }
 
-impl From<&UserDetail> for Principal {
+impl From<&UserDetail> for IamPrincipal {
     fn from(user: &UserDetail) -> Self {
         Self {
             arn: user.arn().unwrap_or_default().to_owned(),
@@ -184,7 +184,7 @@ impl From<&UserDetail> for Principal {
     }
 }
 
-impl Principal {
+impl IamPrincipal {
     fn is_role(&self) -> bool {
         words(&self.arn).starts_with("role/")
     }
@@ -207,7 +207,7 @@ fn managed(policy: &ManagedPolicyDetail) -> Option<(String, String)> {
 /// An account's principals and policies, as IAM lists them.
 #[derive(Clone, Debug, Default)]
 struct Listing {
-    principals: Vec<Principal>,
+    principals: Vec<IamPrincipal>,
     groups: BTreeMap<String, Policies>,
     managed: BTreeMap<String, String>,
 }
@@ -261,7 +261,7 @@ impl Listing {
     }
 
     /// Returns how far the policies of a principal and of its groups reach.
-    fn reach(&self, principal: &Principal, stream: &str) -> Reach {
+    fn reach(&self, principal: &IamPrincipal, stream: &str) -> Reach {
         let groups = principal
             .groups
             .iter()
@@ -402,7 +402,7 @@ fn words(arn: &str) -> &str {
 
 /// IAM's answer for one principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+enum AccessAnswer {
     /// The principal may write.
     May,
     /// The principal may not write.
@@ -433,9 +433,9 @@ impl Simulation {
                 None => self.ask(&suspect).await.map_err(|error| error.to_string()),
             };
             match answer {
-                Ok(Answer::May) => writers.others.push(name),
-                Ok(Answer::MayNot) => {}
-                Ok(Answer::Depends(keys)) => {
+                Ok(AccessAnswer::May) => writers.others.push(name),
+                Ok(AccessAnswer::MayNot) => {}
+                Ok(AccessAnswer::Depends(keys)) => {
                     writers
                         .untold
                         .entry(format!("that depends on {}", keys.join(", ")))
@@ -454,7 +454,7 @@ impl Simulation {
         writers
     }
 
-    async fn ask(&self, suspect: &Suspect) -> Result<Answer, CallError> {
+    async fn ask(&self, suspect: &Suspect) -> Result<AccessAnswer, CallError> {
         let doing = || format!("simulate what {} may do", words(&suspect.arn));
         let region = ContextEntry::builder()
             .context_key_name("aws:RequestedRegion")
@@ -474,7 +474,7 @@ impl Simulation {
         {
             Ok(said) => Ok(answer(&said, suspect.depends)),
             // The principal was removed after it was listed.
-            Err(error) if error.code() == Some("NoSuchEntity") => Ok(Answer::MayNot),
+            Err(error) if error.code() == Some("NoSuchEntity") => Ok(AccessAnswer::MayNot),
             Err(error) => Err(CallError::of(doing())(error)),
         }
     }
@@ -482,9 +482,9 @@ impl Simulation {
 
 /// Reads the simulator's answer. A condition does not hold in the simulation if its key was not
 /// given. So a refusal does not clear a principal that may write only under a condition.
-fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> Answer {
+fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> AccessAnswer {
     let Some(result) = said.evaluation_results().first() else {
-        return Answer::MayNot;
+        return AccessAnswer::MayNot;
     };
     let of_resources = result
         .resource_specific_results()
@@ -497,11 +497,11 @@ fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> Answer {
         .cloned()
         .collect();
     match result.eval_decision() {
-        PolicyEvaluationDecisionType::Allowed => Answer::May,
+        PolicyEvaluationDecisionType::Allowed => AccessAnswer::May,
         PolicyEvaluationDecisionType::ImplicitDeny if depends && !missing.is_empty() => {
-            Answer::Depends(missing.into_iter().collect())
+            AccessAnswer::Depends(missing.into_iter().collect())
         }
-        _ => Answer::MayNot,
+        _ => AccessAnswer::MayNot,
     }
 }
 
@@ -609,10 +609,10 @@ mod tests {
         assert_eq!(reach("not a document", STREAM), Reach::Perhaps);
     }
 
-    fn principal(words: &str, inline: &[Value], attached: &[&str]) -> Principal {
+    fn principal(words: &str, inline: &[Value], attached: &[&str]) -> IamPrincipal {
         let (kind, name) = words.rsplit_once('/').unwrap();
         let document = |statement: &Value| encoded(&json!({"Statement": statement}));
-        Principal {
+        IamPrincipal {
             arn: format!("arn:aws:iam::123456789012:{words}"),
             name: name.to_owned(),
             path: kind
@@ -622,7 +622,7 @@ mod tests {
                 inline: inline.iter().map(document).collect(),
                 attached: attached.iter().map(|arn| (*arn).to_owned()).collect(),
             },
-            ..Principal::default()
+            ..IamPrincipal::default()
         }
     }
 
@@ -718,25 +718,25 @@ mod tests {
         let implicit = PolicyEvaluationDecisionType::ImplicitDeny;
         assert_eq!(
             answer(&said(PolicyEvaluationDecisionType::Allowed, &["a"]), true),
-            Answer::May
+            AccessAnswer::May
         );
         assert_eq!(
             answer(&said(implicit.clone(), &["aws:SourceIp"]), true),
-            Answer::Depends(vec!["aws:SourceIp".into()])
+            AccessAnswer::Depends(vec!["aws:SourceIp".into()])
         );
         // Without a condition in its policy, something else holds the permission back: a boundary,
         // or the organization.
         assert_eq!(
             answer(&said(implicit.clone(), &["aws:SourceIp"]), false),
-            Answer::MayNot
+            AccessAnswer::MayNot
         );
-        assert_eq!(answer(&said(implicit, &[]), true), Answer::MayNot);
+        assert_eq!(answer(&said(implicit, &[]), true), AccessAnswer::MayNot);
         assert_eq!(
             answer(
                 &said(PolicyEvaluationDecisionType::ExplicitDeny, &["a"]),
                 true
             ),
-            Answer::MayNot
+            AccessAnswer::MayNot
         );
     }
 

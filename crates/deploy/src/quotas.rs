@@ -65,7 +65,7 @@ impl Pool {
 
 /// What is known about a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownQuota {
     /// The quota in vCPUs.
     Vcpus(u32),
     /// AWS states no number.
@@ -75,14 +75,14 @@ pub enum Known {
 }
 
 /// Reads the quota of a pool from Service Quotas.
-pub async fn read(account: &Account, pool: Pool) -> Known {
+pub async fn read(account: &Account, pool: Pool) -> KnownQuota {
     match ServiceQuotas::new(&account.config)
         .vcpus(pool.limit())
         .await
     {
-        Ok(Some(quota)) => Known::Vcpus(whole(quota.vcpus)),
-        Ok(None) => Known::Unset,
-        Err(fault) => Known::Unknown(fault.to_string()),
+        Ok(Some(quota)) => KnownQuota::Vcpus(whole(quota.vcpus)),
+        Ok(None) => KnownQuota::Unset,
+        Err(fault) => KnownQuota::Unknown(fault.to_string()),
     }
 }
 

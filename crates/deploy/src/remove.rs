@@ -13,10 +13,10 @@ use tokio::time::sleep;
 
 use crate::{
     Account, CallError, StackName,
-    bucket::Bucket,
-    gateway_log::{self, Left},
-    kept::{self, Kept},
-    stack::{Condition, Progress, Setting, StackError, StackView, Stacks},
+    bucket::CodeBucket,
+    gateway_log::{self, LogRoleFate},
+    kept::{self, KeptTable},
+    stack::{Setting, StackCondition, StackError, StackProgress, StackView, Stacks},
     table::Table,
     template::{Template, TemplateError},
 };
@@ -76,10 +76,10 @@ pub async fn remove(
     account: &Account,
     name: &StackName,
     keep_history: bool,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<Removed, RemoveError> {
     let stacks = Stacks::new(account, name);
-    let tasks = Tasks {
+    let tasks = StackTasks {
         client: Client::new(&account.config),
     };
     let mut removed = Removed::default();
@@ -103,20 +103,20 @@ pub async fn remove(
     }
     removed.secrets = remove_secrets(account, name, tell).await?;
     removed.definitions = tasks.forget_definitions(name, tell).await?;
-    removed.bucket = Bucket::new(account, name).remove().await?;
+    removed.bucket = CodeBucket::new(account, name).remove().await?;
     Ok(removed)
 }
 
 async fn remove_kept_table(
     account: &Account,
     name: &StackName,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<bool, CallError> {
     let table = name.table();
-    if kept::look(account, name).await? != Kept::History {
+    if kept::look(account, name).await? != KeptTable::History {
         return Ok(false);
     }
-    tell(Progress::Step(format!(
+    tell(StackProgress::Step(format!(
         "removing the history that was kept in the table {table}"
     )));
     kept::remove(account, &table).await?;
@@ -128,12 +128,12 @@ async fn remove_kept_table(
 async fn remove_log_role(
     account: &Account,
     role: &str,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<(), CallError> {
-    tell(Progress::Step(
+    tell(StackProgress::Step(
         match gateway_log::remove(account, role).await? {
-            Left::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
-            Left::InUse => {
+            LogRoleFate::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
+            LogRoleFate::InUse => {
                 format!("{role} stays: other APIs of this region write their logs by it")
             }
         },
@@ -144,7 +144,7 @@ async fn remove_log_role(
 async fn remove_secrets(
     account: &Account,
     name: &StackName,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<usize, ParameterError> {
     let parameters = Parameters::new(&account.config, name.secrets_path());
     let names: Vec<_> = parameters
@@ -154,7 +154,7 @@ async fn remove_secrets(
         .map(|parameter| parameter.name)
         .collect();
     if !names.is_empty() {
-        tell(Progress::Step(format!(
+        tell(StackProgress::Step(format!(
             "removing the values of {} secrets",
             names.len()
         )));
@@ -165,15 +165,15 @@ async fn remove_secrets(
 
 async fn settled(
     stacks: &Stacks,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<Option<StackView>, StackError> {
     let Some(stack) = stacks.find().await? else {
         return Ok(None);
     };
-    if stack.condition() != Condition::Busy {
+    if stack.condition() != StackCondition::Busy {
         return Ok(Some(stack));
     }
-    tell(Progress::Step(format!(
+    tell(StackProgress::Step(format!(
         "the stack is {}: waiting for the end of that",
         stack.status
     )));
@@ -188,17 +188,17 @@ async fn keep_table(
     name: &StackName,
     stacks: &Stacks,
     stack: StackView,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<StackView, RemoveError> {
-    if stack.condition() != Condition::Stands {
+    if stack.condition() != StackCondition::Stands {
         return Ok(stack);
     }
-    tell(Progress::Step(format!(
+    tell(StackProgress::Step(format!(
         "letting the table {} outlive the stack",
         name.table()
     )));
     let template = Template::whole(&stacks.template().await?)?.keeping_the_table()?;
-    let bucket = Bucket::new(account, name);
+    let bucket = CodeBucket::new(account, name);
     bucket.ensure().await?;
     let url = bucket.put_template(&template).await?;
     let settings = stack
@@ -213,9 +213,9 @@ async fn keep_table(
 /// Stops the tasks and removes the stack. Returns how many tasks were stopped.
 async fn remove_stack(
     stacks: &Stacks,
-    tasks: &Tasks,
+    tasks: &StackTasks,
     stack: &StackView,
-    tell: &impl Fn(Progress),
+    tell: &impl Fn(StackProgress),
 ) -> Result<usize, RemoveError> {
     let mut stopped = 0;
     let mut tried = 0;
@@ -224,14 +224,14 @@ async fn remove_stack(
         if let Some(cluster) = stack.outputs.get("Cluster") {
             stopped += tasks.stop_all(cluster, tell).await?;
         }
-        tell(Progress::Step("removing the stack".into()));
+        tell(StackProgress::Step("removing the stack".into()));
         match stacks.delete(stack, tell).await {
             Ok(()) => return Ok(stopped),
             Err(StackError::Failed {
                 resource: Some(event),
                 ..
             }) if tried < TRIES && event.kind == "AWS::ECS::Cluster" => {
-                tell(Progress::Step(
+                tell(StackProgress::Step(
                     "tasks were started meanwhile: once more".into(),
                 ));
             }
@@ -241,13 +241,17 @@ async fn remove_stack(
 }
 
 /// The ECS calls for tasks and task definitions, which CloudFormation does not remove.
-struct Tasks {
+struct StackTasks {
     client: Client,
 }
 
-impl Tasks {
+impl StackTasks {
     /// Stops all running tasks of a cluster. Their runs are lost with the table that records them.
-    async fn stop_all(&self, cluster: &str, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
+    async fn stop_all(
+        &self,
+        cluster: &str,
+        tell: &impl Fn(StackProgress),
+    ) -> Result<usize, CallError> {
         let call = self
             .client
             .list_tasks()
@@ -267,7 +271,10 @@ impl Tasks {
             }
         }
         if !arns.is_empty() {
-            tell(Progress::Step(format!("stopping {} tasks", arns.len())));
+            tell(StackProgress::Step(format!(
+                "stopping {} tasks",
+                arns.len()
+            )));
         }
         for arn in &arns {
             let call = self
@@ -287,11 +294,11 @@ impl Tasks {
     async fn forget_definitions(
         &self,
         name: &StackName,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<usize, CallError> {
         let active = self.definitions(name, TaskDefinitionStatus::Active).await?;
         if !active.is_empty() {
-            tell(Progress::Step(format!(
+            tell(StackProgress::Step(format!(
                 "removing {} task definitions",
                 active.len()
             )));

@@ -6,10 +6,10 @@
 
 use crate::{
     Account,
-    bucket::Bucket,
-    indexes::{Plan, Step, plan},
-    install::{Change, InstallError},
-    stack::{Progress, Setting, Settings, StackView, Stacks},
+    bucket::CodeBucket,
+    indexes::{IndexPlan, IndexStep, plan},
+    install::{InstallError, StackChange},
+    stack::{Setting, StackProgress, StackSettings, StackView, Stacks},
     table::Table,
     template::Template,
 };
@@ -17,16 +17,16 @@ use crate::{
 /// The update of one stack.
 pub(crate) struct Rolling<'a, T> {
     stacks: &'a Stacks,
-    bucket: &'a Bucket,
+    bucket: &'a CodeBucket,
     table: Table,
     tell: &'a T,
 }
 
-impl<'a, T: Fn(Progress)> Rolling<'a, T> {
+impl<'a, T: Fn(StackProgress)> Rolling<'a, T> {
     /// The update of the stack whose table has this name.
     pub(crate) fn of(
         account: &Account,
-        bucket: &'a Bucket,
+        bucket: &'a CodeBucket,
         stacks: &'a Stacks,
         table: &str,
         tell: &'a T,
@@ -47,13 +47,15 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         &self,
         before: StackView,
         template: &Template,
-        settings: &Settings,
-    ) -> Result<(StackView, Change), InstallError> {
+        settings: &StackSettings,
+    ) -> Result<(StackView, StackChange), InstallError> {
         let Some((deployed, plan)) = self.plan(template).await? else {
             let after = self.change(&before, template, settings).await?;
-            return Ok(after.map_or((before, Change::Nothing), |after| (after, Change::Changed)));
+            return Ok(after.map_or((before, StackChange::Nothing), |after| {
+                (after, StackChange::Changed)
+            }));
         };
-        let Plan {
+        let IndexPlan {
             adds,
             switch,
             drops,
@@ -85,16 +87,19 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         Ok((
             stack,
             if is_changed {
-                Change::Changed
+                StackChange::Changed
             } else {
-                Change::Nothing
+                StackChange::Nothing
             },
         ))
     }
 
     /// Returns the deployed template and the steps from it to this one. Returns `None` if the table
     /// is as it should be, which is the usual case and takes one call.
-    async fn plan(&self, template: &Template) -> Result<Option<(Template, Plan)>, InstallError> {
+    async fn plan(
+        &self,
+        template: &Template,
+    ) -> Result<Option<(Template, IndexPlan)>, InstallError> {
         let wanted = template.table()?;
         // Without a table there are no steps to order. CloudFormation reports how the update ends.
         let Some(seen) = self.table.look().await? else {
@@ -118,9 +123,9 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         &self,
         mut stack: StackView,
         template: &Template,
-        settings: &Settings,
+        settings: &StackSettings,
         doing: &str,
-        steps: &[Step],
+        steps: &[IndexStep],
     ) -> Result<StackView, InstallError> {
         for (number, step) in (1..).zip(steps) {
             self.say(format!(
@@ -143,13 +148,13 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         &self,
         stack: &StackView,
         template: &Template,
-        settings: &Settings,
+        settings: &StackSettings,
     ) -> Result<Option<StackView>, InstallError> {
         let url = self.bucket.put_template(template).await?;
         Ok(self.stacks.update(stack, &url, settings, self.tell).await?)
     }
 
     fn say(&self, text: String) {
-        (self.tell)(Progress::Step(text));
+        (self.tell)(StackProgress::Step(text));
     }
 }

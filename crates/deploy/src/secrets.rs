@@ -27,7 +27,7 @@ pub enum SecretError {
 
 /// The secrets as the Parameter Store and the table have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptSecret {
     /// The records.
     pub records: Vec<SecretRecord>,
     /// The names that have a value.
@@ -37,7 +37,7 @@ pub struct Kept {
     pub unreadable: Vec<String>,
 }
 
-impl Kept {
+impl KeptSecret {
     /// Returns the names of records without a value. A run that names one cannot start.
     #[must_use]
     pub fn without_value(&self) -> Vec<&str> {
@@ -138,8 +138,12 @@ pub async fn set(
 ///
 /// # Errors
 /// [`SecretError`].
-pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<Kept, SecretError> {
-    let mut kept = Kept::default();
+pub async fn list(
+    account: &Account,
+    stack: &StackView,
+    path: String,
+) -> Result<KeptSecret, SecretError> {
+    let mut kept = KeptSecret::default();
     for record in activity::store(account, stack).list_secrets().await? {
         match record {
             Ok(record) => kept.records.push(record),
@@ -147,7 +151,7 @@ pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<
         }
     }
     let values = Parameters::new(&account.config, path).list().await?;
-    Ok(Kept {
+    Ok(KeptSecret {
         values: values.into_iter().map(|parameter| parameter.name).collect(),
         ..kept
     })

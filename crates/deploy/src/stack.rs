@@ -32,7 +32,7 @@ const IMPORT: &str = "mycli-import";
 
 /// A report on an operation in progress.
 #[derive(Clone, Debug)]
-pub enum Progress {
+pub enum StackProgress {
     /// A step begins; describes it in words.
     Step(String),
     /// A resource of the stack has a new event.
@@ -100,7 +100,7 @@ pub struct StackView {
 
 /// What can be done with a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub enum StackCondition {
     /// The stack is complete and can be changed.
     Stands,
     /// The stack's creation failed: it can only be removed.
@@ -113,7 +113,7 @@ pub enum Condition {
     HalfRemoved,
 }
 
-impl Condition {
+impl StackCondition {
     /// Derives the condition from a status (CloudFormation user guide, "Stack status codes").
     #[must_use]
     pub fn of(status: &str) -> Self {
@@ -133,8 +133,8 @@ impl Condition {
 impl StackView {
     /// What can be done with the stack.
     #[must_use]
-    pub fn condition(&self) -> Condition {
-        Condition::of(&self.status)
+    pub fn condition(&self) -> StackCondition {
+        StackCondition::of(&self.status)
     }
 
     /// Returns an output by its name.
@@ -300,7 +300,7 @@ pub(crate) enum Setting {
 }
 
 /// The parameters of a deployment.
-pub(crate) type Settings = BTreeMap<String, Setting>;
+pub(crate) type StackSettings = BTreeMap<String, Setting>;
 
 /// The CloudFormation calls for one stack.
 #[derive(Clone, Debug)]
@@ -311,7 +311,7 @@ pub struct Stacks {
 
 /// The answer to an update request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum ChangeSetAnswer {
     /// The update has begun.
     Begun,
     /// There is nothing to change.
@@ -370,8 +370,8 @@ impl Stacks {
     pub(crate) async fn create(
         &self,
         template_url: &str,
-        settings: &Settings,
-        tell: &impl Fn(Progress),
+        settings: &StackSettings,
+        tell: &impl Fn(StackProgress),
     ) -> Result<StackView, StackError> {
         let call = self
             .client
@@ -395,7 +395,7 @@ impl Stacks {
         template_url: &str,
         logical_name: &str,
         table: &str,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<StackView, StackError> {
         let resource = ResourceToImport::builder()
             .resource_type(TABLE)
@@ -481,13 +481,13 @@ impl Stacks {
         &self,
         stack: &StackView,
         template_url: &str,
-        settings: &Settings,
-        tell: &impl Fn(Progress),
+        settings: &StackSettings,
+        tell: &impl Fn(StackProgress),
     ) -> Result<Option<StackView>, StackError> {
         let seen = self.latest_event(&stack.id).await?;
         match self.ask_update(template_url, settings).await? {
-            Asked::Nothing => Ok(None),
-            Asked::Begun => self
+            ChangeSetAnswer::Nothing => Ok(None),
+            ChangeSetAnswer::Begun => self
                 .follow(&stack.id, seen, "UPDATE_COMPLETE", tell)
                 .await
                 .map(Some),
@@ -497,8 +497,8 @@ impl Stacks {
     async fn ask_update(
         &self,
         template_url: &str,
-        settings: &Settings,
-    ) -> Result<Asked, CallError> {
+        settings: &StackSettings,
+    ) -> Result<ChangeSetAnswer, CallError> {
         let call = self
             .client
             .update_stack()
@@ -508,8 +508,10 @@ impl Stacks {
             .capabilities(Capability::CapabilityNamedIam)
             .tags(self.tag());
         match call.set_parameters(Some(parameters(settings))).send().await {
-            Ok(_) => Ok(Asked::Begun),
-            Err(error) if says(&error, "No updates are to be performed") => Ok(Asked::Nothing),
+            Ok(_) => Ok(ChangeSetAnswer::Begun),
+            Err(error) if says(&error, "No updates are to be performed") => {
+                Ok(ChangeSetAnswer::Nothing)
+            }
             Err(error) => Err(CallError::of(self.doing("change"))(error)),
         }
     }
@@ -518,7 +520,7 @@ impl Stacks {
     pub(crate) async fn delete(
         &self,
         stack: &StackView,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<(), StackError> {
         let seen = self.latest_event(&stack.id).await?;
         let asked = self
@@ -537,7 +539,7 @@ impl Stacks {
     pub(crate) async fn unstick(
         &self,
         stack: &StackView,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<StackView, StackError> {
         let seen = self.latest_event(&stack.id).await?;
         let asked = self
@@ -557,7 +559,7 @@ impl Stacks {
     pub(crate) async fn settle(
         &self,
         stack: &StackView,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<StackView, StackError> {
         let seen = self.latest_event(&stack.id).await?;
         Ok(self.watch(&stack.id, seen, tell).await?.0)
@@ -606,7 +608,7 @@ impl Stacks {
         id: &str,
         seen: Option<String>,
         wanted: &str,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<StackView, StackError> {
         let (stack, failure) = self.watch(id, seen, tell).await?;
         if stack.status == wanted {
@@ -626,7 +628,7 @@ impl Stacks {
         &self,
         id: &str,
         mut seen: Option<String>,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<(StackView, Option<ResourceEvent>), StackError> {
         let (end, mut pause, mut failure) = (
             Instant::now() + PATIENCE,
@@ -642,10 +644,12 @@ impl Stacks {
             for (_, event) in events {
                 let blamed = event.is_failure() && !event.is_of_the_stack();
                 failure = failure.or_else(|| blamed.then(|| event.clone()));
-                tell(Progress::Resource(event));
+                tell(StackProgress::Resource(event));
             }
             match stack {
-                Some(stack) if stack.condition() != Condition::Busy => return Ok((stack, failure)),
+                Some(stack) if stack.condition() != StackCondition::Busy => {
+                    return Ok((stack, failure));
+                }
                 Some(_) if Instant::now() < end => {}
                 Some(_) => return Err(StackError::Slow(self.name.full())),
                 None => return Err(CallError::new(self.doing("follow"), "it is gone").into()),
@@ -730,7 +734,7 @@ fn says<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, words: &str) -> bool
         .is_some_and(|message| message.contains(words))
 }
 
-fn parameters(settings: &Settings) -> Vec<Parameter> {
+fn parameters(settings: &StackSettings) -> Vec<Parameter> {
     let one = |(name, setting): (&String, &Setting)| {
         let parameter = Parameter::builder().parameter_key(name);
         match setting {
@@ -748,17 +752,17 @@ mod tests {
     #[test]
     fn a_status_says_what_can_be_done() {
         for (status, condition) in [
-            ("CREATE_COMPLETE", Condition::Stands),
-            ("UPDATE_COMPLETE", Condition::Stands),
-            ("UPDATE_ROLLBACK_COMPLETE", Condition::Stands),
-            ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", Condition::Busy),
-            ("ROLLBACK_IN_PROGRESS", Condition::Busy),
-            ("ROLLBACK_COMPLETE", Condition::NeverStood),
-            ("REVIEW_IN_PROGRESS", Condition::NeverStood),
-            ("UPDATE_ROLLBACK_FAILED", Condition::Stuck),
-            ("DELETE_FAILED", Condition::HalfRemoved),
+            ("CREATE_COMPLETE", StackCondition::Stands),
+            ("UPDATE_COMPLETE", StackCondition::Stands),
+            ("UPDATE_ROLLBACK_COMPLETE", StackCondition::Stands),
+            ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", StackCondition::Busy),
+            ("ROLLBACK_IN_PROGRESS", StackCondition::Busy),
+            ("ROLLBACK_COMPLETE", StackCondition::NeverStood),
+            ("REVIEW_IN_PROGRESS", StackCondition::NeverStood),
+            ("UPDATE_ROLLBACK_FAILED", StackCondition::Stuck),
+            ("DELETE_FAILED", StackCondition::HalfRemoved),
         ] {
-            assert_eq!(Condition::of(status), condition, "{status}");
+            assert_eq!(StackCondition::of(status), condition, "{status}");
         }
     }
 

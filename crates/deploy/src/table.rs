@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     Account, CallError,
-    indexes::{Attribute, Index, KeyPart, Projection, TableShape},
-    stack::Progress,
+    indexes::{Attribute, KeyPart, Projection, TableIndex, TableShape},
+    stack::StackProgress,
 };
 
 /// The pauses between two looks at the table. The first is short, because an index of an empty
@@ -187,7 +187,7 @@ impl Table {
         &self,
         shape: &TableShape,
         dropped: Option<&str>,
-        tell: &impl Fn(Progress),
+        tell: &impl Fn(StackProgress),
     ) -> Result<(), SettleError> {
         let begun = Instant::now();
         let (mut told, mut absent): (Option<(Instant, String)>, Option<Instant>) = (None, None);
@@ -214,7 +214,7 @@ impl Table {
             }
             let is_old = |(at, said): &(Instant, String)| *said == why && at.elapsed() < REMINDER;
             if !told.as_ref().is_some_and(is_old) {
-                tell(Progress::Step(waiting(&why, begun.elapsed())));
+                tell(StackProgress::Step(waiting(&why, begun.elapsed())));
                 told = Some((Instant::now(), why));
             }
             sleep(PAUSES.pause(round, chance())).await;
@@ -273,13 +273,13 @@ fn key(parts: &[KeySchemaElement]) -> Vec<KeyPart> {
     parts.iter().map(part).collect()
 }
 
-fn index(index: &GlobalSecondaryIndexDescription) -> Index {
+fn index(index: &GlobalSecondaryIndexDescription) -> TableIndex {
     let projection = index.projection();
     let kind = projection.and_then(types::Projection::projection_type);
     let included = projection
         .into_iter()
         .flat_map(types::Projection::non_key_attributes);
-    Index {
+    TableIndex {
         name: index.index_name().unwrap_or_default().to_owned(),
         key_schema: key(index.key_schema()),
         projection: Projection {

@@ -9,7 +9,7 @@ use crate::{
     execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     group::{
         GroupCancel, GroupRerun,
-        rerun::{Rejection, Rerun},
+        rerun::{Rejection, RerunCounts},
     },
     id::ExecutionId,
     key::{Caller, KeyRecord, Role},
@@ -491,7 +491,7 @@ pub struct GroupRerunView {
     pub by: String,
     /// The results of the failed members so far, as counts.
     #[serde(flatten)]
-    pub counts: Rerun,
+    pub counts: RerunCounts,
     /// The first members that cannot be run again, with the reasons.
     pub rejections: Vec<Rejection>,
     /// Whether the new group was cancelled meanwhile, so that the rest is not run again.

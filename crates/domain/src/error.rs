@@ -10,7 +10,7 @@ use crate::{id::ExecutionId, stored::FormError};
 
 /// The cause of an error. It is shared because one failed call may fail many things that waited for
 /// it.
-pub type Source = Arc<dyn Error + Send + Sync>;
+pub type ErrorSource = Arc<dyn Error + Send + Sync>;
 
 /// Why a port's call failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl PortError {
     pub fn invalid(service: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Rejected {
             service,
-            rejection: Rejection::Invalid,
+            rejection: RejectionKind::Invalid,
             source: Arc::from(source.into()),
         }
         .into()
@@ -84,7 +84,7 @@ pub struct Unavailable {
     /// The service: "the store", "the queue", "ECS".
     pub service: &'static str,
     /// What happened.
-    pub source: Source,
+    pub source: ErrorSource,
 }
 
 impl fmt::Display for Unavailable {
@@ -105,14 +105,14 @@ pub struct Rejected {
     /// The service: "the store", "the queue", "ECS".
     pub service: &'static str,
     /// The kind of refusal.
-    pub rejection: Rejection,
+    pub rejection: RejectionKind,
     /// The service's own error.
-    pub source: Source,
+    pub source: ErrorSource,
 }
 
 /// The kinds of refusals, by who can resolve them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub enum RejectionKind {
     /// The caller lacks a permission, which an administrator can give.
     Denied {
         /// The permission, `dynamodb:PutItem`, if the service named it.
@@ -132,7 +132,7 @@ impl fmt::Display for Rejected {
             source,
         } = self;
         match rejection {
-            Rejection::Denied {
+            RejectionKind::Denied {
                 permission: Some(permission),
             } => {
                 write!(
@@ -140,11 +140,13 @@ impl fmt::Display for Rejected {
                     "{service} denied access, the permission {permission} is missing: {source}"
                 )
             }
-            Rejection::Denied { permission: None } => {
+            RejectionKind::Denied { permission: None } => {
                 write!(f, "{service} denied access: {source}")
             }
-            Rejection::Missing => write!(f, "{service} does not have what was asked for: {source}"),
-            Rejection::Invalid => write!(f, "{service} rejected the request: {source}"),
+            RejectionKind::Missing => {
+                write!(f, "{service} does not have what was asked for: {source}")
+            }
+            RejectionKind::Invalid => write!(f, "{service} rejected the request: {source}"),
         }
     }
 }
@@ -161,7 +163,7 @@ pub struct Corrupt {
     /// The object that it is about.
     pub what: What,
     /// Why it cannot be read.
-    pub source: Source,
+    pub source: ErrorSource,
 }
 
 /// The object of a stored form.

@@ -146,9 +146,9 @@ impl<'de> Deserialize<'de> for SubmitRequest {
     /// Reads an object only. The derived code would take the elements of a list as the keys in
     /// their order: `["exec", "true"]`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
+        struct RequestKeys;
 
-        impl<'de> Visitor<'de> for Keys {
+        impl<'de> Visitor<'de> for RequestKeys {
             type Value = SubmitRequest;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,7 +160,7 @@ impl<'de> Deserialize<'de> for SubmitRequest {
             }
         }
 
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(RequestKeys)
     }
 }
 

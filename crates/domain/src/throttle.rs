@@ -60,14 +60,14 @@ pub struct Usage {
 
 /// The level of a token bucket at a moment. The default is a full bucket at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bucket {
+pub struct TokenBucket {
     /// Tokens that are spent and not refilled, at `at`.
     pub spent: f64,
     /// The moment of that level.
     pub at: Timestamp,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// Takes up to `want` whole tokens now. A clock that runs backwards refills nothing.
     #[must_use]
     pub fn take(self, rate: Rate, want: u32, now: Timestamp) -> (u32, Self) {
@@ -313,7 +313,7 @@ mod tests {
         /// A bucket never grants more in any span than its burst and the refill of that span.
         #[test]
         fn a_bucket_never_grants_more_than_its_rate(steps in prop::collection::vec((0_i64..2_000, 0_u32..60), 1..80)) {
-            let (mut bucket, mut now, mut granted) = (Bucket { spent: 0.0, at: at(0) }, 0, 0_u32);
+            let (mut bucket, mut now, mut granted) = (TokenBucket { spent: 0.0, at: at(0) }, 0, 0_u32);
             for (pause, want) in steps {
                 now += pause;
                 let (got, next) = bucket.take(RATE, want, at(now));
@@ -327,7 +327,7 @@ mod tests {
         /// After the wait that a bucket names, a token is available.
         #[test]
         fn the_wait_is_long_enough(spent in 0.0_f64..300.0) {
-            let bucket = Bucket { spent, at: at(0) };
+            let bucket = TokenBucket { spent, at: at(0) };
             let wait = i64::try_from(bucket.wait_millis(RATE, at(0))).expect("small");
             prop_assert_eq!(bucket.take(RATE, 1, at(wait)).0, 1);
         }

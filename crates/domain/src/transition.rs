@@ -65,7 +65,7 @@ pub enum Observation<'a> {
 
 /// The input of a launch: what is fixed when an attempt is about to be launched.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LaunchPlan {
     /// The new attempt's nonce: 32 hexadecimal digits.
     pub nonce: String,
     /// The exact input of `RunTask`.
@@ -175,7 +175,7 @@ impl Execution {
 
     /// Records the launch, just before `RunTask` is called.
     #[must_use]
-    pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
+    pub fn launching(&self, plan: LaunchPlan, now: Timestamp) -> Option<Self> {
         self.backlog_entry()
             .filter(|entry| entry.not_before.is_none_or(|due| due <= now))?;
         let (number, _) = self.next_attempt();
@@ -851,7 +851,7 @@ mod tests {
         );
         execution
             .launching(
-                Plan {
+                LaunchPlan {
                     nonce: NONCE.into(),
                     run_task,
                 },
@@ -1191,7 +1191,7 @@ mod tests {
             assert!(
                 execution
                     .launching(
-                        Plan {
+                        LaunchPlan {
                             nonce: NONCE.into(),
                             run_task: task::run_task(
                                 &execution,

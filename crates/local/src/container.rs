@@ -37,14 +37,14 @@ use domain::request::Arch;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
-use self::endpoint::{Candidate, Endpoint};
+use self::endpoint::{Candidate, EngineEndpoint};
 pub use self::error::EngineError;
 use self::error::{failed, is_conflict, is_missing, plain};
 use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
 use crate::failpoint;
-use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
+use crate::runner::{Launch, Pull, StartFailure, StartedTask, TaskEnd};
 use crate::system::System;
 
 /// The label on a task's container. Its value is the task's ARN.
@@ -116,14 +116,14 @@ impl ContainerRunner {
 
     async fn open(candidate: &Candidate) -> Result<Self, String> {
         let (opened, place) = match &candidate.endpoint {
-            Endpoint::Unix(path) => {
+            EngineEndpoint::Unix(path) => {
                 let text = path.to_string_lossy().into_owned();
                 (
                     Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
                     text,
                 )
             }
-            Endpoint::Tcp(address) => (
+            EngineEndpoint::Tcp(address) => (
                 Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
                 address.clone(),
             ),
@@ -159,7 +159,7 @@ impl ContainerRunner {
     ///
     /// # Errors
     /// Why the command never ran. No reason contains a secret.
-    pub async fn start(&self, launch: &Launch) -> Result<Started, StartFailure> {
+    pub async fn start(&self, launch: &Launch) -> Result<StartedTask, StartFailure> {
         self.start_unless(launch, std::future::pending()).await
     }
 
@@ -173,7 +173,7 @@ impl ContainerRunner {
         &self,
         launch: &Launch,
         unwanted: impl Future<Output = ()> + Send,
-    ) -> Result<Started, StartFailure> {
+    ) -> Result<StartedTask, StartFailure> {
         let started = match self.existing(launch).await? {
             Some(found) => self.take_over(launch, found, unwanted).await,
             None => self.start_new(launch, unwanted).await,
@@ -214,7 +214,7 @@ impl ContainerRunner {
         container_id: &str,
         seen: u64,
         on: F,
-    ) -> Result<Ended, EngineError>
+    ) -> Result<TaskEnd, EngineError>
     where
         F: FnMut(Timestamp, &[u8]) + Send,
     {
@@ -228,7 +228,7 @@ impl ContainerRunner {
         let grace = Duration::from_secs(grace_seconds.into());
         // The engine answers once the container has ended.
         let docker = self.docker.clone().with_timeout(ANSWER_TIMEOUT + grace);
-        let mut patience = Patience::new();
+        let mut patience = StopPatience::new();
         while let Err(fault) = self.stop_once(&docker, container_id, grace_seconds).await {
             if let Err(error) = patience.spend(|| failed("stop a container")(fault)) {
                 tracing::error!(container_id, %error, "a container could not be stopped");
@@ -297,7 +297,7 @@ impl ContainerRunner {
         launch: &Launch,
         found: ContainerInspectResponse,
         unwanted: impl Future<Output = ()> + Send,
-    ) -> Result<Started, StartFailure> {
+    ) -> Result<StartedTask, StartFailure> {
         match self.begin(&container_name(launch)).await {
             Ok(()) => {}
             // A new container with fewer limits may start.
@@ -324,7 +324,7 @@ impl ContainerRunner {
         &self,
         launch: &Launch,
         unwanted: impl Future<Output = ()> + Send,
-    ) -> Result<Started, StartFailure> {
+    ) -> Result<StartedTask, StartFailure> {
         // Podman would make an empty directory in its place, and the command would take that for
         // the real one.
         if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
@@ -402,7 +402,7 @@ impl ContainerRunner {
         let started = self.docker.start_container(name, None).await;
         failpoint!("container.start.after");
         let Err(fault) = started else { return Ok(()) };
-        let mut patience = Patience::new();
+        let mut patience = StopPatience::new();
         loop {
             match self.inspect(name).await {
                 Ok(found) if stage(&found) == Stage::Created => {
@@ -425,7 +425,7 @@ impl ContainerRunner {
         launch: &Launch,
         pull: Pull,
         image_digest: Option<String>,
-    ) -> Result<Started, StartFailure> {
+    ) -> Result<StartedTask, StartFailure> {
         let found = self.inspect(&container_name(launch)).await;
         let found = found.map_err(|fault| unknown(&plain(&fault)))?;
         let started_at = found
@@ -433,7 +433,7 @@ impl ContainerRunner {
             .as_ref()
             .and_then(|state| moment(state.started_at.as_deref()));
         let container_id = found.id.unwrap_or_else(|| container_name(launch));
-        Ok(Started {
+        Ok(StartedTask {
             container_id,
             image_digest,
             pull,
@@ -506,12 +506,12 @@ impl ContainerRunner {
 }
 
 /// Counts how long an engine has been failing, and paces the retries.
-struct Patience {
+struct StopPatience {
     rounds: u32,
     failing_since: Option<Instant>,
 }
 
-impl Patience {
+impl StopPatience {
     fn new() -> Self {
         Self {
             rounds: 0,
@@ -550,7 +550,7 @@ impl Patience {
 /// of that end, Podman names a state that Docker's API does not have ("stopped"), or fails to read
 /// about the process ("no such process").
 async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Result<T, Fault> {
-    let mut patience = Patience::new();
+    let mut patience = StopPatience::new();
     loop {
         match ask().await {
             Err(fault) if is_between_states(&fault) && !patience.is_spent() => {
@@ -607,11 +607,11 @@ fn stage(found: &ContainerInspectResponse) -> Stage {
 
 /// Returns how the container ended, if it has. A container that was never started counts as ended,
 /// because it will not start while a caller waits for it.
-fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
+fn ended(found: &ContainerInspectResponse) -> Option<TaskEnd> {
     let state = found.state.as_ref()?;
     match stage(found) {
         Stage::Running => None,
-        Stage::Created => Some(Ended {
+        Stage::Created => Some(TaskEnd {
             exit_code: None,
             reason: Some(format!(
                 "CannotStartContainerError: {}",
@@ -619,7 +619,7 @@ fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
             )),
             stopped_at: now(),
         }),
-        Stage::Ended => Some(Ended {
+        Stage::Ended => Some(TaskEnd {
             exit_code: state.exit_code.and_then(|code| i32::try_from(code).ok()),
             reason: reason(state),
             stopped_at: stopped_at(state),

@@ -17,7 +17,7 @@ use std::{
 
 use domain::{
     Timestamp,
-    error::{PortError, Rejected, Rejection},
+    error::{PortError, Rejected, RejectionKind},
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{FlockOperation, flock};
@@ -128,7 +128,7 @@ pub enum OpenError {
 
 /// A handle to the file. Clones share it. The file is closed when the last one is dropped.
 #[derive(Clone)]
-pub struct Database(Arc<Inner>);
+pub struct Database(Arc<DatabaseInner>);
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,7 +136,7 @@ impl fmt::Debug for Database {
     }
 }
 
-struct Inner {
+struct DatabaseInner {
     worker: WorkerId,
     writes: Worker<Box<dyn Write>>,
     reads: Worker<Read>,
@@ -174,7 +174,7 @@ impl Database {
         let reads = Worker::start("store-reader", move |jobs: mpsc::Receiver<Read>| {
             jobs.iter().for_each(|job| job(&reader));
         });
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(DatabaseInner {
             worker,
             writes,
             reads: reads.map_err(thread)?,
@@ -212,7 +212,7 @@ impl Database {
         let (reply, answer) = oneshot::channel();
         self.0.reads.send(Box::new(move |connection| {
             // If the caller is gone, nothing waits for the answer.
-            let _ = reply.send(work(connection).map_err(Fault::from));
+            let _ = reply.send(work(connection).map_err(StoreFault::from));
         }));
         answered(service, answer).await
     }
@@ -220,17 +220,17 @@ impl Database {
 
 async fn answered<T>(
     service: &'static str,
-    answer: oneshot::Receiver<Result<T, Fault>>,
+    answer: oneshot::Receiver<Result<T, StoreFault>>,
 ) -> Result<T, PortError> {
     answer
         .await
-        .unwrap_or(Err(Fault::Ended))
+        .unwrap_or(Err(StoreFault::Ended))
         .map_err(|fault| fault.of_service(service))
 }
 
 /// Why the file was not read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-enum Fault {
+enum StoreFault {
     /// SQLite's error. One failed transaction may fail many writes.
     #[error("{}", explain(.0))]
     Sqlite(#[source] Arc<rusqlite::Error>),
@@ -239,13 +239,13 @@ enum Fault {
     Ended,
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for StoreFault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(Arc::new(error))
     }
 }
 
-impl Fault {
+impl StoreFault {
     /// Converts to the port's error by what can fix it: time, the machine's owner, or only a fix of
     /// mycli.
     fn of_service(self, service: &'static str) -> PortError {
@@ -257,7 +257,7 @@ impl Fault {
                 _,
                 Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen),
             ) => {
-                let rejection = Rejection::Denied { permission: None };
+                let rejection = RejectionKind::Denied { permission: None };
                 Rejected {
                     service,
                     rejection,
@@ -458,13 +458,13 @@ trait Write: Send {
     fn run(&mut self, connection: &Connection);
     /// Answers the caller once the transaction has succeeded or failed. `undone` is the reason of a
     /// failed one.
-    fn answer(self: Box<Self>, undone: Option<&Fault>);
+    fn answer(self: Box<Self>, undone: Option<&StoreFault>);
 }
 
 struct Pending<T, F> {
     work: Option<F>,
     result: Option<rusqlite::Result<T>>,
-    reply: oneshot::Sender<Result<T, Fault>>,
+    reply: oneshot::Sender<Result<T, StoreFault>>,
 }
 
 impl<T, F> Write for Pending<T, F>
@@ -476,13 +476,13 @@ where
         self.result = self.work.take().map(|work| in_savepoint(connection, work));
     }
 
-    fn answer(self: Box<Self>, undone: Option<&Fault>) {
+    fn answer(self: Box<Self>, undone: Option<&StoreFault>) {
         let result = match (undone, self.result) {
             // The write's own error says more than that of the transaction.
             (_, Some(Err(error))) => Err(error.into()),
             (None, Some(Ok(value))) => Ok(value),
             (Some(fault), _) => Err(fault.clone()),
-            (None, None) => Err(Fault::Ended),
+            (None, None) => Err(StoreFault::Ended),
         };
         // The caller may be gone. The write is committed all the same.
         let _ = self.reply.send(result);
@@ -514,7 +514,7 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 fn write_all(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Write>>) {
     while let Ok(first) = jobs.recv() {
         let (batch, outcome) = write_batch(connection, first, jobs);
-        let undone = outcome.err().map(Fault::from);
+        let undone = outcome.err().map(StoreFault::from);
         for job in batch {
             job.answer(undone.as_ref());
         }

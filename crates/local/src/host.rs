@@ -40,7 +40,7 @@ use crate::{
     process::{self, ProcessId},
     remains::Remains,
     removal::remove_folder,
-    runner::{Ended, StartFailure},
+    runner::{StartFailure, TaskEnd},
     system::System,
 };
 
@@ -325,7 +325,7 @@ impl HostRunner {
         running: &mut Running,
         log: &mut LogWriter,
         mut written: impl FnMut(Vec<LogLine>),
-    ) -> io::Result<Ended> {
+    ) -> io::Result<TaskEnd> {
         let mut output = Output::open(&self.output(task_id), nonce, log)?;
         let mut pause = LOOK_MILLIS.0;
         let status = loop {
@@ -348,7 +348,7 @@ impl HostRunner {
         let stopped_at = System.now();
         written(output.log.finish(stopped_at)?.into_iter().collect());
         Ok(match status {
-            Some(status) => Ended {
+            Some(status) => TaskEnd {
                 exit_code: Some(status),
                 reason: None,
                 stopped_at,
@@ -404,7 +404,7 @@ impl HostRunner {
 
     /// Returns how a process ended that was not a child of this process. The marker line with the
     /// outcome tells.
-    fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<Ended> {
+    fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<TaskEnd> {
         let text = fs::read(self.output(task_id))?;
         let text = String::from_utf8_lossy(&text);
         let said: Vec<_> = text
@@ -425,7 +425,7 @@ impl HostRunner {
             (None, true) => Some("it ended while mycli was not there to see how".to_owned()),
             (None, false) => Some(NEVER_STARTED.to_owned()),
         };
-        Ok(Ended {
+        Ok(TaskEnd {
             exit_code,
             reason,
             stopped_at,
@@ -631,7 +631,7 @@ mod tests {
     /// The result of a task.
     #[derive(Debug)]
     struct Told {
-        ended: Ended,
+        ended: TaskEnd,
         /// The command's own lines.
         lines: Vec<String>,
         markers: Vec<Marker>,

@@ -48,7 +48,7 @@ use crate::{
     process,
     queue::LocalQueue,
     remains::Remains,
-    secrets::Secrets,
+    secrets::SecretFiles,
     store::LocalStore,
     system::System,
     tasks::{LocalTasks, Setup, TaskReport},
@@ -151,7 +151,7 @@ fn on(address: Option<&str>) -> String {
 /// One machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Machine {
-    parts: Arc<Parts>,
+    parts: Arc<MachineParts>,
     auth: Auth,
     caller: Caller,
     successor: JoinHandle<()>,
@@ -161,7 +161,7 @@ pub struct Machine {
 
 /// The parts that do the work, also in the background.
 #[derive(Debug)]
-struct Parts {
+struct MachineParts {
     options: Options,
     workers: Workers,
     worker: Worker,
@@ -187,7 +187,7 @@ impl Machine {
     /// When the directory or the store cannot be used.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let caller = Caller::local(options.submitter.clone());
-        let parts = Arc::new(Parts::assemble(options)?);
+        let parts = Arc::new(MachineParts::assemble(options)?);
         if parts.take_over().await? {
             parts.settle().await?;
         }
@@ -211,7 +211,7 @@ impl Machine {
     }
 }
 
-impl Parts {
+impl MachineParts {
     fn assemble(options: Options) -> Result<Self, OpenError> {
         let dir = &options.dir;
         for path in [dir.clone(), dir.join("logs"), dir.join("tasks")] {
@@ -227,7 +227,7 @@ impl Parts {
             source,
         })?;
         let database = Database::open(&dir.join("store.sqlite"), WorkerId::new())?;
-        let secrets = Secrets::new(dir.join("secrets"));
+        let secrets = SecretFiles::new(dir.join("secrets"));
         let settings = watch::Sender::new(Arc::new(settings(options.bounds.own())));
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
         let (sender, reports) = mpsc::unbounded_channel();

@@ -49,7 +49,7 @@ impl fmt::Debug for LocalQueue {
 
 /// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct LocalReceived {
     /// The id for deleting or releasing it.
     pub message_id: String,
     /// The message as JSON.
@@ -62,7 +62,7 @@ pub struct Received {
 
 /// A message that was received too often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeadLetter {
+pub struct LocalDeadLetter {
     /// The id it had as a message.
     pub message_id: String,
     /// The queue it was on, by its short name.
@@ -102,8 +102,8 @@ impl LocalQueue {
         queue: QueueName,
         max: u32,
         visibility: Duration,
-    ) -> Result<Vec<Received>, PortError> {
-        let wanted = Wanted {
+    ) -> Result<Vec<LocalReceived>, PortError> {
+        let wanted = WantedMessage {
             worker: self.database.worker().clone(),
             queue,
             now: System.now(),
@@ -134,7 +134,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn delete(&self, done: Vec<Received>) -> Result<(), PortError> {
+    pub async fn delete(&self, done: Vec<LocalReceived>) -> Result<(), PortError> {
         if done.is_empty() {
             return Ok(());
         }
@@ -152,7 +152,11 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn release(&self, failed: Vec<Received>, delay: Duration) -> Result<(), PortError> {
+    pub async fn release(
+        &self,
+        failed: Vec<LocalReceived>,
+        delay: Duration,
+    ) -> Result<(), PortError> {
         if failed.is_empty() {
             return Ok(());
         }
@@ -219,7 +223,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
+    pub async fn dead_letters(&self) -> Result<Vec<LocalDeadLetter>, PortError> {
         self.database
             .read(SERVICE, |db| dead_letters(db, "", &[]))
             .await
@@ -230,7 +234,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
+    pub async fn unsettled_dead_letters(&self) -> Result<Vec<LocalDeadLetter>, PortError> {
         let worker = self.database.worker().to_string();
         self.database
             .read(SERVICE, move |db| {
@@ -243,7 +247,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn settle(&self, dealt_with: Vec<DeadLetter>) -> Result<(), PortError> {
+    pub async fn settle(&self, dealt_with: Vec<LocalDeadLetter>) -> Result<(), PortError> {
         let write = move |db: &Connection| {
             let mut settle =
                 db.prepare_cached("UPDATE dead_letters SET settled = 1 WHERE id = ?1")?;
@@ -376,14 +380,14 @@ fn after(now: Timestamp, delay: Duration) -> i64 {
 
 /// The messages that a receiver may take now.
 #[derive(Clone)]
-struct Wanted {
+struct WantedMessage {
     worker: WorkerId,
     queue: QueueName,
     now: Timestamp,
     max: u32,
 }
 
-impl Wanted {
+impl WantedMessage {
     fn any(&self, db: &Connection) -> rusqlite::Result<bool> {
         db.prepare_cached(
             "SELECT 1 FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3",
@@ -400,7 +404,7 @@ impl Wanted {
         &self,
         db: &Connection,
         visibility: Duration,
-    ) -> rusqlite::Result<(Vec<Received>, usize)> {
+    ) -> rusqlite::Result<(Vec<LocalReceived>, usize)> {
         let due: Vec<_> = db
             .prepare_cached(
                 "SELECT id, body, receives + 1, sent_at FROM messages
@@ -421,7 +425,7 @@ impl Wanted {
         Ok((messages, dead.len()))
     }
 
-    fn bury(&self, db: &Connection, dead: &[Received]) -> rusqlite::Result<()> {
+    fn bury(&self, db: &Connection, dead: &[LocalReceived]) -> rusqlite::Result<()> {
         let reason = format!("received {MAX_RECEIVES} times and never done with");
         let mut copy = db.prepare_cached(
             "INSERT INTO dead_letters (id, queue, pump, body, receives, sent_at, died_at, reason)
@@ -438,7 +442,7 @@ fn dead_letters(
     db: &Connection,
     condition: &str,
     values: &[&dyn ToSql],
-) -> rusqlite::Result<Vec<DeadLetter>> {
+) -> rusqlite::Result<Vec<LocalDeadLetter>> {
     db.prepare_cached(&format!(
         "SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"
     ))?
@@ -446,8 +450,8 @@ fn dead_letters(
     .collect()
 }
 
-fn received(row: &Row<'_>) -> rusqlite::Result<Received> {
-    Ok(Received {
+fn received(row: &Row<'_>) -> rusqlite::Result<LocalReceived> {
+    Ok(LocalReceived {
         message_id: id(row)?,
         body: row.get(1)?,
         receives: count(row.get(2)?),
@@ -455,8 +459,8 @@ fn received(row: &Row<'_>) -> rusqlite::Result<Received> {
     })
 }
 
-fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    Ok(DeadLetter {
+fn dead_letter(row: &Row<'_>) -> rusqlite::Result<LocalDeadLetter> {
+    Ok(LocalDeadLetter {
         message_id: id(row)?,
         queue: row.get(1)?,
         body: row.get(2)?,

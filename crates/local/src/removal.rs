@@ -65,7 +65,7 @@ struct Removal {
 }
 
 /// An entry of a folder.
-struct Entry {
+struct FolderEntry {
     name: CString,
     is_folder: bool,
 }
@@ -163,7 +163,7 @@ fn open<P: Arg + Copy>(at: impl AsFd, name: P) -> rustix::io::Result<OwnedFd> {
     Ok(folder)
 }
 
-fn entries(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<Entry>> {
+fn entries(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<FolderEntry>> {
     let mut entries = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -178,7 +178,7 @@ fn entries(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<Entry>> {
             ),
             kind => kind,
         };
-        entries.push(Entry {
+        entries.push(FolderEntry {
             name: name.to_owned(),
             is_folder: kind == FileType::Directory,
         });

@@ -64,7 +64,7 @@ pub struct Pull {
 
 /// A task that runs or has run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Started {
+pub struct StartedTask {
     /// The engine's id of the container.
     pub container_id: String,
     /// The digest of the image, `sha256:…`, if the engine knows one.
@@ -107,7 +107,7 @@ impl StartFailure {
 
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct TaskEnd {
     /// The exit code, or 128 plus the signal's number if a signal ended it. `None` if it never ran.
     pub exit_code: Option<i32>,
     /// Further facts about the end, in ECS's words.

@@ -24,11 +24,11 @@ const KNOWN_HOSTS_FILE: &str = "known_hosts";
 /// `MYCLI_SECRET_<NAME>` of the process that runs the work. The hosts of a git credential are the
 /// lines of `<dir>/<NAME>.hosts`.
 #[derive(Clone, Debug)]
-pub struct Secrets {
+pub struct SecretFiles {
     dir: PathBuf,
 }
 
-impl Secrets {
+impl SecretFiles {
     /// Makes the secrets of this directory.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
@@ -155,7 +155,7 @@ impl Secrets {
     }
 }
 
-impl ports::Secrets for Secrets {
+impl ports::Secrets for SecretFiles {
     /// A git credential with an unusable value counts as found. The clone then reports what is
     /// wrong, and the launcher does not wait.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
@@ -208,9 +208,9 @@ mod tests {
 
     use super::*;
 
-    fn secrets(name: &str, bytes: &[u8], mode: u32) -> (Secrets, tempfile::TempDir) {
+    fn secrets(name: &str, bytes: &[u8], mode: u32) -> (SecretFiles, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let secrets = Secrets::new(dir.path().to_owned());
+        let secrets = SecretFiles::new(dir.path().to_owned());
         fs::write(secrets.path(name), bytes).unwrap();
         fs::set_permissions(secrets.path(name), fs::Permissions::from_mode(mode)).unwrap();
         (secrets, dir)

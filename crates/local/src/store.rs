@@ -169,7 +169,7 @@ impl Store for LocalStore {
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        let Some(wanted) = history::Wanted::of(fragment) else {
+        let Some(wanted) = history::WantedRows::of(fragment) else {
             return Ok(Vec::new());
         };
         let ids = self
@@ -193,7 +193,7 @@ impl Store for LocalStore {
             revision: before.revision + 1,
             ..after
         };
-        let change = record::Change::between(before, &written, admissions)?;
+        let change = record::RecordChange::between(before, &written, admissions)?;
         failpoint!("store.update.before");
         let verdict = self
             .database
@@ -201,9 +201,9 @@ impl Store for LocalStore {
             .await?;
         failpoint!("store.update.after");
         match verdict {
-            record::Verdict::Written => Ok(written),
-            record::Verdict::Conflict => Err(UpdateError::Conflict),
-            record::Verdict::Full(key) => Err(UpdateError::Full(key)),
+            record::WriteVerdict::Written => Ok(written),
+            record::WriteVerdict::Conflict => Err(UpdateError::Conflict),
+            record::WriteVerdict::Full(key) => Err(UpdateError::Full(key)),
         }
     }
 
@@ -226,7 +226,7 @@ impl Store for LocalStore {
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
         let (query, any_status) = (
-            history::Query::history(filter, after, limit),
+            history::HistoryQuery::history(filter, after, limit),
             filter.status.is_none(),
         );
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
@@ -250,7 +250,7 @@ impl Store for LocalStore {
         after: Option<&Cursor>,
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
-        let query = history::Query::launched(self.database.worker(), after, limit);
+        let query = history::HistoryQuery::launched(self.database.worker(), after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
         Ok(columns::page(&records, limit))
     }
@@ -261,7 +261,7 @@ impl Store for LocalStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<BacklogEntry>, PortError> {
-        let backlog = backlog::Backlog {
+        let backlog = backlog::BacklogRows {
             key: key.clone(),
             worker: self.database.worker().clone(),
         };
@@ -498,7 +498,7 @@ impl Keys for LocalStore {
 
     /// Conditional on `old` being the current key of its name.
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
-        let rotation = keys::Rotation::of(old, new)?;
+        let rotation = keys::KeyRotation::of(old, new)?;
         failpoint!("store.rotate_key.before");
         let rotated = self
             .database

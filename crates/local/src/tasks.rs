@@ -34,7 +34,7 @@ use crate::{
     log_file::{LocalLogs, LogWriter},
     process::ProcessId,
     remains::Remains,
-    runner::{Ended, Launch, StartFailure},
+    runner::{Launch, StartFailure, TaskEnd},
     secrets,
     system::System,
 };
@@ -88,17 +88,17 @@ pub struct Setup {
     /// The user's home directory, which holds the container engine's configuration.
     pub home: PathBuf,
     /// The values of secrets.
-    pub secrets: secrets::Secrets,
+    pub secrets: secrets::SecretFiles,
     /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
 }
 
 /// ECS on one machine. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct LocalTasks(Arc<Inner>);
+pub struct LocalTasks(Arc<TasksInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct TasksInner {
     database: Database,
     logs: LocalLogs,
     setup: Setup,
@@ -151,7 +151,7 @@ impl LocalTasks {
         let host = HostRunner::new(setup.tasks_dir.clone(), setup.remains.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
         let closing = watch::Sender::new(0);
-        Self(Arc::new(Inner {
+        Self(Arc::new(TasksInner {
             database,
             logs,
             setup,
@@ -174,7 +174,7 @@ impl LocalTasks {
         let rows = self.0.database.open_tasks().await?;
         let count = rows.len();
         for row in rows {
-            self.follow_in_background(row.arn, Origin::FoundAgain);
+            self.follow_in_background(row.arn, TaskOrigin::FoundAgain);
         }
         Ok(count)
     }
@@ -273,7 +273,7 @@ impl LocalTasks {
     }
 
     /// Takes no row. The follower reads the row itself once no other follower can close the task.
-    fn follow_in_background(&self, arn: String, origin: Origin) {
+    fn follow_in_background(&self, arn: String, origin: TaskOrigin) {
         let (ask, stop) = watch::channel(());
         let mut followed = self
             .0
@@ -291,7 +291,7 @@ impl LocalTasks {
 
 /// Why a task gets a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+enum TaskOrigin {
     /// This process was asked to run it.
     New,
     /// The task was found in the store. The store may lack the latest step of its earlier follower.
@@ -372,12 +372,12 @@ impl Job {
     }
 }
 
-impl Inner {
+impl TasksInner {
     /// Follows a task and closes it in every case.
     async fn see_to_its_end(
         self: Arc<Self>,
         arn: String,
-        origin: Origin,
+        origin: TaskOrigin,
         stop: watch::Receiver<()>,
     ) {
         match self.follow_unless_closed(&arn, origin, stop).await {
@@ -403,7 +403,7 @@ impl Inner {
     async fn follow_unless_closed(
         &self,
         arn: &str,
-        origin: Origin,
+        origin: TaskOrigin,
         stop: watch::Receiver<()>,
     ) -> Result<(), FollowError> {
         match self.open_row(arn).await? {
@@ -431,14 +431,14 @@ impl Inner {
     async fn follow(
         &self,
         row: TaskRow,
-        origin: Origin,
+        origin: TaskOrigin,
         stop: watch::Receiver<()>,
     ) -> Result<(), FollowError> {
         let mut job = Job::of(&row, self.setup.host_only)?;
         let runtime = job.runtime.take();
         // The earlier process may have run without `host_only`, and may have got as far as a
         // container.
-        if origin == Origin::FoundAgain
+        if origin == TaskOrigin::FoundAgain
             && runtime.is_none()
             && job.image.is_none()
             && self.may_have_container(&job).await
@@ -454,7 +454,7 @@ impl Inner {
             return self
                 .stopped(
                     &mut job,
-                    Ended {
+                    TaskEnd {
                         exit_code: None,
                         reason: None,
                         stopped_at: System.now(),
@@ -480,7 +480,7 @@ impl Inner {
                 let reason = Some(failure.reason);
                 self.stopped(
                     &mut job,
-                    Ended {
+                    TaskEnd {
                         exit_code: None,
                         reason,
                         stopped_at: System.now(),
@@ -505,7 +505,7 @@ impl Inner {
         job: &mut Job,
         runtime: Option<Runtime>,
         stop: watch::Receiver<()>,
-    ) -> Result<Result<Ended, StartFailure>, FollowError> {
+    ) -> Result<Result<TaskEnd, StartFailure>, FollowError> {
         if let Some(Runtime::Process(process)) = runtime {
             let ended = self
                 .follow_running(job, Running::Found(process), stop.clone())
@@ -527,7 +527,7 @@ impl Inner {
         job: &Job,
         mut running: Running,
         stop: watch::Receiver<()>,
-    ) -> Result<Ended, FollowError> {
+    ) -> Result<TaskEnd, FollowError> {
         let process = running.process().clone();
         let follow = async {
             loop {
@@ -618,7 +618,7 @@ impl Inner {
         job: &Job,
         id: &str,
         stop: watch::Receiver<()>,
-    ) -> Result<Ended, FollowError> {
+    ) -> Result<TaskEnd, FollowError> {
         let engine = self.engine().await.map_err(FollowError::Engine)?;
         let follow = async {
             loop {
@@ -642,7 +642,7 @@ impl Inner {
         job: &Job,
         engine: &ContainerRunner,
         id: &str,
-    ) -> Result<Ended, FollowError> {
+    ) -> Result<TaskEnd, FollowError> {
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let (seen, mut failure) = (log.taken(), None);
         // After a part that cannot be written, no later part is written either. Otherwise the log
@@ -712,7 +712,7 @@ impl Inner {
     }
 
     /// Records the end of the task, with its cause in ECS's words.
-    async fn stopped(&self, job: &mut Job, ended: Ended) -> Result<(), FollowError> {
+    async fn stopped(&self, job: &mut Job, ended: TaskEnd) -> Result<(), FollowError> {
         let (code, reason) = match self.stop_reason(job.arn()).await {
             Some(reason) => (StopCode::UserInitiated, Some(reason)),
             None => (
@@ -947,7 +947,7 @@ impl Tasks for LocalTasks {
             .await?;
         let task: Task = form::parsed(TASK, &row.task)?;
         if task.last_status != ecs::STOPPED {
-            self.follow_in_background(row.arn, Origin::New);
+            self.follow_in_background(row.arn, TaskOrigin::New);
         }
         Ok(task)
     }
@@ -985,7 +985,7 @@ impl Tasks for LocalTasks {
     }
 }
 
-impl Inner {
+impl TasksInner {
     fn known(&self, hash: &str) -> bool {
         self.definitions
             .lock()
@@ -1111,7 +1111,7 @@ mod tests {
             tasks_dir: at("tasks"),
             remains: Remains::new(at("remains")),
             home: folder.path().to_owned(),
-            secrets: secrets::Secrets::new(at("secrets")),
+            secrets: secrets::SecretFiles::new(at("secrets")),
             host_only: true,
         };
         let (send, reports) = mpsc::unbounded_channel();

@@ -31,8 +31,8 @@ use tokio::{
 
 use crate::{
     log_file::LocalLogs,
-    queue::{LocalQueue, Received},
-    secrets::Secrets,
+    queue::{LocalQueue, LocalReceived},
+    secrets::SecretFiles,
     store::LocalStore,
     system::System,
     tasks::{LocalTasks, TaskReport, task_id},
@@ -72,7 +72,7 @@ pub struct Worker {
     /// The logs.
     pub logs: LocalLogs,
     /// The secrets.
-    pub secrets: Secrets,
+    pub secrets: SecretFiles,
     /// The task definitions.
     pub registered: Arc<Registered>,
     /// The pace at which held backlogs move.
@@ -109,7 +109,7 @@ impl Worker {
     fn launcher<'a>(
         &'a self,
         settings: &'a Settings,
-    ) -> Launcher<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
+    ) -> Launcher<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, SecretFiles, System> {
         let Self {
             store,
             queue,
@@ -179,7 +179,7 @@ impl Worker {
         while batches.join_next().await.is_some() {}
     }
 
-    async fn deal_with(self, name: QueueName, received: Vec<Received>) {
+    async fn deal_with(self, name: QueueName, received: Vec<LocalReceived>) {
         let response = self
             .launcher(&self.settings())
             .handle(event(&received))
@@ -368,7 +368,7 @@ fn by_task(reports: impl Iterator<Item = TaskReport>) -> BTreeMap<String, Vec<Ta
 }
 
 /// Builds an event as Lambda's event source for SQS does.
-fn event(received: &[Received]) -> SqsEvent {
+fn event(received: &[LocalReceived]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = received
         .iter()
@@ -387,7 +387,7 @@ fn event(received: &[Received]) -> SqsEvent {
     event
 }
 
-fn has_failed(response: &SqsBatchResponse, message: &Received) -> bool {
+fn has_failed(response: &SqsBatchResponse, message: &LocalReceived) -> bool {
     response
         .batch_item_failures
         .iter()

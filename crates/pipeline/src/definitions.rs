@@ -32,12 +32,12 @@ const AHEAD: TimeDelta = TimeDelta::seconds(10);
 
 /// The definitions that this process knows to be registered, and the planned turns of the others.
 #[derive(Debug, Default)]
-pub struct Registered(Mutex<Memory>);
+pub struct Registered(Mutex<DefinitionMemory>);
 
 #[derive(Debug, Default)]
-struct Memory {
+struct DefinitionMemory {
     arns: HashMap<String, String>,
-    plan: Plan,
+    plan: TurnPlan,
 }
 
 /// When to try each definition that the rate delays: one after the other at that rate, so that an
@@ -45,12 +45,12 @@ struct Memory {
 /// this process's alone and other processes may upset it, so a definition whose turn has come is
 /// tried again until it is granted.
 #[derive(Debug, Default)]
-struct Plan {
+struct TurnPlan {
     turns: HashMap<String, Timestamp>,
     last: Timestamp,
 }
 
-impl Plan {
+impl TurnPlan {
     /// Returns how long this definition still waits for its turn.
     fn left(&self, hash: &str, now: Timestamp) -> Option<TimeDelta> {
         self.turns
@@ -156,7 +156,7 @@ impl Registered {
         store.forget_definition(hash, arn).await
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, DefinitionMemory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -7,7 +7,7 @@ use aws_lambda_events::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     api::Problem,
-    error::{Corrupt, PortError, Rejected, Rejection, Unavailable, What},
+    error::{Corrupt, PortError, Rejected, RejectionKind, Unavailable, What},
     key::Role,
     request::{FieldError, without_value},
 };
@@ -439,7 +439,7 @@ fn refused(
     }: &Rejected,
 ) -> Problem {
     let (code, title) = match rejection {
-        Rejection::Denied {
+        RejectionKind::Denied {
             permission: Some(permission),
         } => (
             "permission_missing",
@@ -448,15 +448,15 @@ fn refused(
                  restore its roles with `mycli upgrade`, and `mycli doctor` looks for more"
             ),
         ),
-        Rejection::Denied { permission: None } => (
+        RejectionKind::Denied { permission: None } => (
             "permission_missing",
             format!("{service} denied access to mycli itself; its log has the details"),
         ),
-        Rejection::Missing => (
+        RejectionKind::Missing => (
             "resource_missing",
             format!("{service} is not there; an administrator can look with `mycli doctor`"),
         ),
-        Rejection::Invalid => (
+        RejectionKind::Invalid => (
             "internal_error",
             format!(
                 "{service} rejected what mycli asked of it; this is a fault of mycli, and its log has the details"

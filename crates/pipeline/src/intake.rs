@@ -44,7 +44,7 @@ pub(crate) struct Draft {
 /// Facts about the secrets and pools that requests name. Each is looked up once, however many
 /// requests name it.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownSecrets {
     /// Each secret; `None` for a secret that is not set.
     secrets: BTreeMap<String, Result<Option<SecretRecord>, Corrupt>>,
     /// The CPU units of each pool that may be in use at all.
@@ -79,8 +79,8 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
     pub(crate) async fn known(
         &self,
         drafts: impl Iterator<Item = &Draft>,
-    ) -> Result<Known, PortError> {
-        let mut known = Known::default();
+    ) -> Result<KnownSecrets, PortError> {
+        let mut known = KnownSecrets::default();
         for draft in drafts {
             for name in &draft.request.secrets {
                 if !known.secrets.contains_key(name.as_str()) {
@@ -120,7 +120,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         &self,
         caller: &Caller,
         draft: Draft,
-        known: &Known,
+        known: &KnownSecrets,
     ) -> Result<LaunchRequest, Vec<FieldError>> {
         let Draft {
             request,

@@ -75,7 +75,7 @@ pub(crate) const TEXT_MAX: usize = 512;
 /// The state of backlogs, read while a page is made. Each backlog is read once, however many
 /// executions of the page wait in it.
 #[derive(Default)]
-struct Seen {
+struct SeenBacklogs {
     states: BTreeMap<LimitKey, BacklogState>,
     usage: BTreeMap<LimitKey, Usage>,
     /// The last position that was returned, by backlog, submitter and priority.
@@ -145,7 +145,10 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             .list(&filter, cursor.as_ref(), limit)
             .await
             .map_err(|e| http::failed(&e))?;
-        let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
+        let (mut executions, mut seen) = (
+            Vec::with_capacity(page.items.len()),
+            SeenBacklogs::default(),
+        );
         // Oldest first, in the order of the backlog.
         for loaded in page.items.iter().rev() {
             match loaded {
@@ -186,7 +189,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         http::only_parameters(request, &[])?;
         let execution = self.load(id).await?;
         let view = self
-            .view(&execution, &mut Seen::default())
+            .view(&execution, &mut SeenBacklogs::default())
             .await
             .map_err(|e| http::failed(&e))?;
         Ok(http::json(200, &view.shown_to(caller)))
@@ -360,7 +363,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     async fn view(
         &self,
         execution: &Execution,
-        seen: &mut Seen,
+        seen: &mut SeenBacklogs,
     ) -> Result<ExecutionView, PortError> {
         let Some(entry) = execution.backlog_entry() else {
             return Ok(ExecutionView::new(execution, None));
@@ -385,7 +388,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         execution: &Execution,
         entry: &BacklogEntry,
         state: &BacklogState,
-        seen: &mut Seen,
+        seen: &mut SeenBacklogs,
     ) -> Result<WaitingView, PortError> {
         let now = self.system.now();
         let by = state.held.as_ref().map(|held| held.by);
@@ -444,7 +447,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     async fn backlog_state(
         &self,
         key: &LimitKey,
-        seen: &mut Seen,
+        seen: &mut SeenBacklogs,
     ) -> Result<BacklogState, PortError> {
         if let Some(state) = seen.states.get(key) {
             return Ok(state.clone());
@@ -454,7 +457,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(state)
     }
 
-    async fn usage(&self, key: &LimitKey, seen: &mut Seen) -> Result<Usage, PortError> {
+    async fn usage(&self, key: &LimitKey, seen: &mut SeenBacklogs) -> Result<Usage, PortError> {
         if let Some(usage) = seen.usage.get(key) {
             return Ok(*usage);
         }
@@ -466,7 +469,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Returns the position, from 1. Beyond the exact ones, an entry is taken to stand right behind
     /// the last entry of the same submitter. Counting again for each entry of a page would cost as
     /// much as the backlog is long.
-    async fn place(&self, entry: &BacklogEntry, seen: &mut Seen) -> Result<u32, PortError> {
+    async fn place(&self, entry: &BacklogEntry, seen: &mut SeenBacklogs) -> Result<u32, PortError> {
         let peers = (
             entry.backlog.clone(),
             entry.submitter.clone(),

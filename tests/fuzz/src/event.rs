@@ -13,7 +13,7 @@ use domain::{
     settings::Settings,
     task,
     throttle::Quotas,
-    transition::{Observation, Plan},
+    transition::{LaunchPlan, Observation},
 };
 use pipeline::state_tracker::Input;
 use serde_json::Value;
@@ -77,7 +77,7 @@ fn launched() -> Execution {
         &settings(),
     );
     new.launching(
-        Plan {
+        LaunchPlan {
             nonce: "f".repeat(32),
             run_task,
         },

@@ -46,7 +46,7 @@ pub(crate) fn project(bytes: &[u8]) {
 /// A line is either read or reported as a fault. A line that was read can be sent, and reads the
 /// same again.
 pub(crate) fn lines(bytes: &[u8]) {
-    let mut faults = lines::Faults::of("lines");
+    let mut faults = lines::LineFaults::of("lines");
     let read = lines::read(bytes, &mut faults);
     let (at_fault, told) = faults.told().unwrap_or_default();
     assert!(
@@ -67,7 +67,7 @@ pub(crate) fn lines(bytes: &[u8]) {
         ..SubmitRequest::default()
     });
     for line in &read {
-        let mut again = lines::Faults::of("lines");
+        let mut again = lines::LineFaults::of("lines");
         let text = serde_json::to_vec(&line.keys).expect("it can be written");
         let [same] = &lines::read(&text, &mut again)[..] else {
             panic!("a line that was read is refused: {line:?}")

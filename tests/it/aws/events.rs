@@ -15,7 +15,7 @@ use domain::{
     settings::Settings,
     task,
     throttle::Quotas,
-    transition::{Observation, Plan},
+    transition::{LaunchPlan, Observation},
 };
 
 fn at(seconds: i64) -> Timestamp {
@@ -83,7 +83,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
     );
     queued
         .launching(
-            Plan {
+            LaunchPlan {
                 nonce: "0".repeat(32),
                 run_task,
             },

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::Client;
 use domain::{
     Timestamp,
     api::Problem,
-    error::{PortError, Rejection},
+    error::{PortError, RejectionKind},
     id::ExecutionId,
     ports::Store,
 };
@@ -45,7 +45,7 @@ async fn a_missing_permission_is_named() {
     };
     assert_eq!(
         rejected.rejection,
-        Rejection::Denied {
+        RejectionKind::Denied {
             permission: Some("dynamodb:GetItem".into())
         }
     );
@@ -77,7 +77,7 @@ async fn a_request_that_is_invalid_is_our_fault() {
     let stand_in = StandIn::always(error("ValidationException", words)).await;
     let (error, problem, calls) = load(&stand_in).await;
     assert!(
-        matches!(&error, PortError::Rejected(rejected) if rejected.rejection == Rejection::Invalid),
+        matches!(&error, PortError::Rejected(rejected) if rejected.rejection == RejectionKind::Invalid),
         "{error}"
     );
     assert_eq!((problem.status, &*problem.code), (500, "internal_error"));

@@ -42,7 +42,7 @@ async fn container_out_of_memory_is_told_from_a_kill() {
 }
 
 /// Starts a container that prints `ready`, stops it then, and returns its end and output.
-async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (Ended, String) {
+async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (TaskEnd, String) {
     let (runner, case) = (runner().await, Case::new(BUSYBOX, command));
     let id = case.start(&runner).await.container_id;
     let (ready, is_ready) = oneshot::channel();

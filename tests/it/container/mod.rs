@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use domain::request::Arch;
 use local::container::{ContainerRunner, TASK_LABEL};
-use local::runner::{Ended, Launch, Started};
+use local::runner::{Launch, StartedTask, TaskEnd};
 use tests::engine::Engine;
 
 /// A bound on a hang, far above what any step here takes.
@@ -86,7 +86,7 @@ impl Case {
         Engine::shared().containers(&self.label())
     }
 
-    async fn start(&self, runner: &ContainerRunner) -> Started {
+    async fn start(&self, runner: &ContainerRunner) -> StartedTask {
         within(runner.start(&self.launch)).await.expect("it starts")
     }
 
@@ -100,7 +100,7 @@ impl Case {
     }
 
     /// Runs it to its end.
-    async fn run(&self, runner: &ContainerRunner) -> (Ended, Vec<u8>) {
+    async fn run(&self, runner: &ContainerRunner) -> (TaskEnd, Vec<u8>) {
         let started = self.start(runner).await;
         follow(runner, &started.container_id, 0).await
     }
@@ -115,7 +115,7 @@ impl Drop for Case {
 }
 
 /// Returns how it ended, and its output from byte `seen` on.
-async fn follow(runner: &ContainerRunner, id: &str, seen: u64) -> (Ended, Vec<u8>) {
+async fn follow(runner: &ContainerRunner, id: &str, seen: u64) -> (TaskEnd, Vec<u8>) {
     let mut output = Vec::new();
     let ended = within(runner.follow(id, seen, |_, bytes| output.extend_from_slice(bytes))).await;
     (ended.expect("it is followed to its end"), output)

@@ -23,12 +23,12 @@ pub(super) enum Fate {
     Answered(u16, String),
 }
 
-type Plan = Arc<Mutex<Vec<(String, Fate)>>>;
+type LaunchPlan = Arc<Mutex<Vec<(String, Fate)>>>;
 
 /// A socket that passes every request on, except those in its plan, in their order.
 pub(super) struct Proxy {
     directory: tempfile::TempDir,
-    plan: Plan,
+    plan: LaunchPlan,
     struck: Arc<Notify>,
     serving: JoinHandle<()>,
 }
@@ -39,7 +39,7 @@ impl Proxy {
     pub(super) async fn before_engine(plan: &[(&str, Fate)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("s")).expect("a socket");
-        let plan: Plan = Arc::new(Mutex::new(
+        let plan: LaunchPlan = Arc::new(Mutex::new(
             plan.iter()
                 .map(|(part, fate)| ((*part).to_owned(), fate.clone()))
                 .collect(),
@@ -84,7 +84,7 @@ impl Drop for Proxy {
     }
 }
 
-fn fate_of(head: &str, plan: &Plan) -> Option<Fate> {
+fn fate_of(head: &str, plan: &LaunchPlan) -> Option<Fate> {
     let first_backlog = head.lines().next().unwrap_or_default();
     let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
     let index = plan
@@ -93,7 +93,7 @@ fn fate_of(head: &str, plan: &Plan) -> Option<Fate> {
     Some(plan.remove(index).1)
 }
 
-async fn pass(mut client: UnixStream, plan: Plan, struck: Arc<Notify>) -> io::Result<()> {
+async fn pass(mut client: UnixStream, plan: LaunchPlan, struck: Arc<Notify>) -> io::Result<()> {
     let head = head(&mut client).await?;
     let fate = fate_of(&String::from_utf8_lossy(&head), &plan);
     if fate.is_some() {

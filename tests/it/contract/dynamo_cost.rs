@@ -48,7 +48,7 @@ mod typical {
         settings::Settings,
         task,
         throttle::Quotas,
-        transition::Plan,
+        transition::LaunchPlan,
     };
 
     use tests::callers::caller;
@@ -132,7 +132,7 @@ mod typical {
         let now = at(10_000);
         execution
             .launching(
-                Plan {
+                LaunchPlan {
                     nonce: NONCE.into(),
                     run_task,
                 },

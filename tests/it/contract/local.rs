@@ -28,7 +28,7 @@ use domain::{
 };
 use local::{
     database::{Database, Limits, OpenError, WorkerId},
-    queue::{LocalQueue, MAX_RECEIVES, Received},
+    queue::{LocalQueue, LocalReceived, MAX_RECEIVES},
     store::LocalStore,
 };
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ mod queue {
 }
 
 impl Receiver for LocalQueue {
-    type Handle = Received;
+    type Handle = LocalReceived;
     const MAX_RECEIVES: u32 = MAX_RECEIVES;
 
     async fn receive(
@@ -187,11 +187,11 @@ impl Receiver for LocalQueue {
         queue: QueueName,
         max: u32,
         visibility: Duration,
-    ) -> Vec<Got<Received>> {
+    ) -> Vec<Got<LocalReceived>> {
         let received = Self::receive(self, queue, max, visibility)
             .await
             .expect(ANSWERS);
-        let got = |handle: Received| Got {
+        let got = |handle: LocalReceived| Got {
             message: message(&handle.body),
             receives: handle.receives,
             handle,
@@ -199,11 +199,11 @@ impl Receiver for LocalQueue {
         received.into_iter().map(got).collect()
     }
 
-    async fn delete(&self, handles: Vec<Received>) {
+    async fn delete(&self, handles: Vec<LocalReceived>) {
         Self::delete(self, handles).await.expect(ANSWERS);
     }
 
-    async fn release(&self, handles: Vec<Received>) {
+    async fn release(&self, handles: Vec<LocalReceived>) {
         Self::release(self, handles, Duration::ZERO)
             .await
             .expect(ANSWERS);

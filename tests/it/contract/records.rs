@@ -13,7 +13,7 @@ use domain::{
     settings::Settings,
     task,
     throttle::{self, Quotas},
-    transition::{Observation, Plan},
+    transition::{LaunchPlan, Observation},
 };
 use tests::callers::caller;
 
@@ -146,7 +146,7 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
 }
 
 pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
-    let plan = Plan {
+    let plan = LaunchPlan {
         nonce: "0".repeat(32),
         run_task: run_task_input(execution),
     };

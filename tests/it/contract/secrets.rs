@@ -28,10 +28,10 @@ pub(crate) trait Kept {
 }
 
 /// Secrets in files that only their owner can read.
-struct Files(local::secrets::Secrets, TempDir);
+struct Files(local::secrets::SecretFiles, TempDir);
 
 impl Kept for Files {
-    type Secrets = local::secrets::Secrets;
+    type Secrets = local::secrets::SecretFiles;
 
     fn secrets(&self) -> &Self::Secrets {
         &self.0
@@ -76,7 +76,7 @@ impl Kept for DynamoStore {
 async fn files() -> (Files, ()) {
     let dir = tempfile::tempdir().expect("a directory");
     (
-        Files(local::secrets::Secrets::new(dir.path().to_owned()), dir),
+        Files(local::secrets::SecretFiles::new(dir.path().to_owned()), dir),
         (),
     )
 }

@@ -1028,7 +1028,7 @@ pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
     let now = Utc::now().trunc_subsecs(3);
     let mark = GroupCancel::new(nightly.clone(), &caller("alice"), now, None);
     assert!(store.set_group_work(&mark).await.expect(ANSWERS));
-    let wish = rerun::Wish {
+    let wish = rerun::RerunWish {
         of: "matrix".parse().expect("a name"),
         into: nightly.clone(),
         submission: "sub_1".into(),
@@ -1070,13 +1070,13 @@ pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
         execution_id: Wish::default().execution().id,
         errors: vec![fault],
     };
-    let counts = rerun::Rerun {
+    let counts = rerun::RerunCounts {
         accepted: 90,
         existing: 3,
         rejected: 1,
         passed_over: 2,
     };
-    let page = rerun::Page {
+    let page = rerun::RerunPage {
         counts,
         rejections: vec![rejection],
     };

@@ -14,7 +14,7 @@ use domain::{
 use local::{
     database::{Database, WorkerId},
     log_file::LocalLogs,
-    secrets::Secrets,
+    secrets::SecretFiles,
     tasks::{LocalTasks, Setup},
 };
 use tempfile::TempDir;
@@ -267,7 +267,7 @@ async fn on_this_machine() -> (
         tasks_dir: at("tasks"),
         remains: local::Remains::new(at("remains")),
         home: folder.path().to_owned(),
-        secrets: Secrets::new(at("secrets")),
+        secrets: SecretFiles::new(at("secrets")),
         host_only: true,
     };
     let (reports, heard) = mpsc::unbounded_channel();

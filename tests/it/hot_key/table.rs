@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::{
 use chrono::TimeDelta;
 use domain::{
     ports::Clock,
-    throttle::{Bucket, Rate},
+    throttle::{Rate, TokenBucket},
 };
 use serde_json::{Map, Value, json};
 use tests::{meter, simulation::time::Virtual, table::configuration};
@@ -111,7 +111,7 @@ enum Refused {
 #[derive(Debug, Default)]
 struct State {
     items: BTreeMap<[String; 2], Item>,
-    buckets: BTreeMap<Bounded, Bucket>,
+    buckets: BTreeMap<Bounded, TokenBucket>,
     throttled: BTreeMap<String, usize>,
     clients: usize,
 }

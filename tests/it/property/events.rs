@@ -19,7 +19,7 @@ use domain::{
     ports::Tasks,
     request::{Defaults, SubmitRequest},
     task::{self, TaskDefinition},
-    transition::{CancelDecision, Observation, Plan},
+    transition::{CancelDecision, LaunchPlan, Observation},
 };
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -90,7 +90,7 @@ fn story(
     let run_task = task::run_task(&submitted, &arn, NONCE, &GitAccess::default(), &settings);
     let launched = submitted
         .launching(
-            Plan {
+            LaunchPlan {
                 nonce: NONCE.into(),
                 run_task: run_task.clone(),
             },

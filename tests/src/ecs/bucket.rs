@@ -15,7 +15,7 @@ pub struct Shape {
 ///
 /// It is not the domain's bucket, because the launcher's own bucket is tested against this one.
 #[derive(Clone, Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     shape: Shape,
     thousandths: u64,
     at: Timestamp,
@@ -23,7 +23,7 @@ pub(super) struct Bucket {
 
 const TOKEN: u64 = 1000;
 
-impl Bucket {
+impl TokenBucket {
     /// A full bucket.
     pub(super) fn new(shape: Shape) -> Self {
         Self {

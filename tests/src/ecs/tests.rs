@@ -1212,7 +1212,7 @@ proptest! {
         per_second in 1_u32..50,
         steps in prop::collection::vec((0_i64..2_000, 0_u32..12), 1..120),
     ) {
-        let mut bucket = Bucket::new(Shape { burst, per_second });
+        let mut bucket = TokenBucket::new(Shape { burst, per_second });
         let mut granted: Vec<(i64, u32)> = Vec::new();
         let mut millis = 0;
         for (pause, want) in steps {

@@ -16,7 +16,7 @@ use domain::{
     request::Name,
     secret::SecretRecord,
     stored,
-    throttle::Bucket,
+    throttle::TokenBucket,
 };
 
 use super::{backlog::Backlog, find::Names, meter::Meter};
@@ -66,7 +66,7 @@ pub(super) struct State {
     pub(super) backlogs: BTreeMap<LimitKey, Backlog>,
     pub(super) backlog_states: BTreeMap<LimitKey, BacklogState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,
-    pub(super) buckets: BTreeMap<RateKey, Bucket>,
+    pub(super) buckets: BTreeMap<RateKey, TokenBucket>,
     /// Group work by kind and group.
     pub(super) group_work: BTreeMap<(GroupWorkKind, Name), Work>,
     pub(super) bookmark: Option<Cursor>,

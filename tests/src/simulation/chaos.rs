@@ -36,7 +36,7 @@ mod story;
 mod users;
 mod wire;
 
-pub use plan::{Errand, Plan, Weather};
+pub use plan::{Errand, LaunchPlan, Weather};
 
 use fate::Fate;
 use rules::Rules;
@@ -51,7 +51,7 @@ const AFTERWARDS: TimeDelta = TimeDelta::minutes(6);
 
 /// The state that the processes share.
 struct World {
-    plan: Plan,
+    plan: LaunchPlan,
     time: Virtual,
     fate: Fate,
     story: Story,
@@ -66,7 +66,7 @@ struct World {
 }
 
 impl World {
-    fn new(plan: &Plan, time: &Virtual, told: bool) -> Arc<Self> {
+    fn new(plan: &LaunchPlan, time: &Virtual, told: bool) -> Arc<Self> {
         let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
         Arc::new(Self {
             fate: Fate::new(plan, time.clone()),
@@ -161,7 +161,7 @@ pub struct Outcome {
 /// # Panics
 /// When every process waits for another: a deadlock.
 #[must_use]
-pub fn run(plan: &Plan) -> Outcome {
+pub fn run(plan: &LaunchPlan) -> Outcome {
     play(plan, false)
 }
 
@@ -170,11 +170,11 @@ pub fn run(plan: &Plan) -> Outcome {
 /// # Panics
 /// As [`run`].
 #[must_use]
-pub fn tell(plan: &Plan) -> Outcome {
+pub fn tell(plan: &LaunchPlan) -> Outcome {
     play(plan, true)
 }
 
-fn play(plan: &Plan, told: bool) -> Outcome {
+fn play(plan: &LaunchPlan, told: bool) -> Outcome {
     let time = Virtual::new(start());
     let world = World::new(plan, &time, told);
     time.run(async move {

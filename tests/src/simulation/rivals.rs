@@ -13,10 +13,10 @@ use domain::{
     git::GitAccess,
     ports::{Clock, LaunchError, Tasks},
     task,
-    throttle::{Bucket, RUN_TASK_RATE},
+    throttle::{RUN_TASK_RATE, TokenBucket},
 };
 
-use super::{Plan, script::locked, settings, start, time::Virtual};
+use super::{LaunchPlan, script::locked, settings, start, time::Virtual};
 use crate::ecs::{Counts, Ecs, Kind, RunTask, VCPU, port::InProcess};
 
 /// The result of a rival's run.
@@ -52,7 +52,7 @@ const ATTEMPTS: u32 = 3;
 const VISIBLE_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const RECEIVES: u32 = 5;
 
-fn input(execution: &Execution, plan: &Plan, definition: &str) -> RunTaskInput {
+fn input(execution: &Execution, plan: &LaunchPlan, definition: &str) -> RunTaskInput {
     task::run_task(
         execution,
         definition,
@@ -62,7 +62,11 @@ fn input(execution: &Execution, plan: &Plan, definition: &str) -> RunTaskInput {
     )
 }
 
-async fn registered(tasks: &InProcess<Virtual>, plan: &Plan, execution: &Execution) -> String {
+async fn registered(
+    tasks: &InProcess<Virtual>,
+    plan: &LaunchPlan,
+    execution: &Execution,
+) -> String {
     let definition = domain::task::TaskDefinition::of(
         &execution.request,
         &GitAccess::default(),
@@ -87,7 +91,7 @@ fn last_end(ecs: &Ecs) -> Timestamp {
 /// # Panics
 /// When there is nothing to run, or the model refuses the task definition.
 #[must_use]
-pub fn ideal(plan: &Plan) -> TimeDelta {
+pub fn ideal(plan: &LaunchPlan) -> TimeDelta {
     let executions: Vec<_> = plan.executions().collect();
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
     let first = executions
@@ -111,7 +115,7 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
         .iter()
         .map(|execution| input(execution, plan, &definition))
         .collect();
-    let (mut now, mut bucket) = (start(), Bucket::default());
+    let (mut now, mut bucket) = (start(), TokenBucket::default());
     while !backlog.is_empty() || ecs.next_event_at().is_some() {
         drop(ecs.take_events(now));
         while let Some(next) = backlog.front() {
@@ -138,7 +142,7 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
 /// Runs the launcher that one writes in an afternoon. A worker takes a message and calls RunTask
 /// with the SDK's retries. If that fails, it leaves the message to be received again.
 #[must_use]
-pub fn plain(plan: &Plan) -> Rivalled {
+pub fn plain(plan: &LaunchPlan) -> Rivalled {
     let (time, plan) = (Virtual::new(start()), plan.clone());
     let clock = time.clone();
     time.run(async move {

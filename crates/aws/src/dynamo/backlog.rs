@@ -30,15 +30,15 @@ const PARALLEL: usize = 8;
 
 /// A submitter and the tag of its first entry.
 #[derive(Clone, Debug)]
-struct Turn {
+struct SubmitterTurn {
     submitter: String,
     begins: u64,
 }
 
 /// Every submitter's turn, the smallest `begins` first.
-fn turns(entries: &[BacklogMember]) -> Vec<Turn> {
+fn turns(entries: &[BacklogMember]) -> Vec<SubmitterTurn> {
     let reached = reached(entries.iter().map(|entry| entry.served));
-    let turn = |entry: &BacklogMember| Turn {
+    let turn = |entry: &BacklogMember| SubmitterTurn {
         submitter: entry.submitter.clone(),
         begins: reached.max(entry.served),
     };
@@ -277,7 +277,7 @@ impl DynamoStore {
         exact: u32,
     ) -> Result<u32, PortError> {
         let turns = turns(&self.members(&backlog_entry.backlog).await?);
-        let counting = Counting {
+        let counting = PositionCount {
             store: self,
             backlog_entry,
             max: u64::from(exact.max(COUNT_MAX)),
@@ -305,13 +305,13 @@ struct Entries {
     next: Option<HashMap<String, aws_sdk_dynamodb::types::AttributeValue>>,
 }
 
-struct Counting<'a> {
+struct PositionCount<'a> {
     store: &'a DynamoStore,
     backlog_entry: &'a BacklogEntry,
     max: u64,
 }
 
-impl Counting<'_> {
+impl PositionCount<'_> {
     /// The submitter's own entries before this one.
     async fn of_the_same(&self) -> Result<u64, PortError> {
         let place = item::place(self.backlog_entry);
@@ -323,7 +323,7 @@ impl Counting<'_> {
 
     /// Another submitter's entries with a smaller tag, plus its entry with the same tag if that one
     /// sorts first by its own position.
-    async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, PortError> {
+    async fn of_another(&self, turn: &SubmitterTurn, tag: u64) -> Result<u64, PortError> {
         let smaller = tag.saturating_sub(turn.begins).min(self.max);
         let first = self.entries(&turn.submitter, None, smaller + 1).await?;
         let tie = usize::try_from(smaller)

@@ -6,7 +6,7 @@ use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
 use super::{
     DynamoStore,
     item::{Item, Key, expiry, form_of, item_of, number, number_of},
-    table::Condition,
+    table::WriteCondition,
 };
 
 /// How long the unchanged state of a lock's or a group's backlog is kept. Locks and groups can have
@@ -58,7 +58,7 @@ impl DynamoStore {
                 number(expiry((self.now)() + UNCHANGED)),
             );
         }
-        let unchanged = Condition::new(
+        let unchanged = WriteCondition::new(
             "attribute_not_exists(pk) OR revision = :revision",
             [(":revision", number(before.revision))],
         );

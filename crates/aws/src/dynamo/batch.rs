@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{
     DynamoStore,
-    limits::{Added, Change},
+    limits::{Added, LimitChange},
     table::{AGAIN, pause},
 };
 
@@ -22,17 +22,17 @@ use super::{
 const PARALLEL: usize = 32;
 
 /// The change of one record.
-pub(super) struct Step<'a> {
+pub(super) struct WriteStep<'a> {
     pub(super) before: &'a Execution,
     /// The record with its new revision.
     pub(super) after: &'a Execution,
-    changes: Vec<Change>,
+    changes: Vec<LimitChange>,
 }
 
 /// The result of a step so far.
-type Outcome = Result<(), UpdateError>;
+type WriteOutcome = Result<(), UpdateError>;
 
-impl<'a> Step<'a> {
+impl<'a> WriteStep<'a> {
     pub(super) fn new(
         before: &'a Execution,
         after: &'a Execution,
@@ -41,7 +41,7 @@ impl<'a> Step<'a> {
         Self {
             before,
             after,
-            changes: Change::between(Some(before), after, admissions),
+            changes: LimitChange::between(Some(before), after, admissions),
         }
     }
 
@@ -50,12 +50,12 @@ impl<'a> Step<'a> {
     }
 
     /// The changes of limits that are counted apart from the records.
-    fn apart(&self) -> impl Iterator<Item = &Change> {
+    fn apart(&self) -> impl Iterator<Item = &LimitChange> {
         self.changes.iter().filter(|change| change.is_apart())
     }
 
     /// The changes of limits that are counted in one transaction with the record.
-    fn exact(&self) -> impl Iterator<Item = &Change> {
+    fn exact(&self) -> impl Iterator<Item = &LimitChange> {
         self.changes.iter().filter(|change| !change.is_apart())
     }
 
@@ -77,11 +77,11 @@ impl<'a> Step<'a> {
 
 /// The pools that are to be taken from, each with the smallest maximum that any of the steps
 /// allows.
-fn wanted(steps: &[Step<'_>]) -> Vec<(LimitKey, Option<u32>)> {
+fn wanted(steps: &[WriteStep<'_>]) -> Vec<(LimitKey, Option<u32>)> {
     let mut pools: BTreeMap<LimitKey, Option<u32>> = BTreeMap::new();
     for change in steps
         .iter()
-        .flat_map(Step::apart)
+        .flat_map(WriteStep::apart)
         .filter(|change| change.by > 0)
     {
         let max = pools.entry(change.key.clone()).or_insert(change.max);
@@ -100,7 +100,7 @@ impl DynamoStore {
             ..update.after.clone()
         };
         let written: Vec<_> = updates.iter().map(next).collect();
-        let step = |(update, after)| Step::of(update, after);
+        let step = |(update, after)| WriteStep::of(update, after);
         let steps: Vec<_> = updates.iter().zip(&written).map(step).collect();
         let outcomes = self.replace_all(&steps).await;
         outcomes
@@ -111,8 +111,8 @@ impl DynamoStore {
     }
 
     /// Makes these changes. If there is not room for all, the first ones go.
-    pub(super) async fn replace_all(&self, steps: &[Step<'_>]) -> Vec<Outcome> {
-        let mut outcomes: Vec<Outcome> = steps.iter().map(|_| Ok(())).collect();
+    pub(super) async fn replace_all(&self, steps: &[WriteStep<'_>]) -> Vec<WriteOutcome> {
+        let mut outcomes: Vec<WriteOutcome> = steps.iter().map(|_| Ok(())).collect();
         for (pool, max) in wanted(steps) {
             self.take_from(&pool, max, steps, &mut outcomes).await;
         }
@@ -138,8 +138,8 @@ impl DynamoStore {
         &self,
         pool: &LimitKey,
         max: Option<u32>,
-        steps: &[Step<'_>],
-        outcomes: &mut [Outcome],
+        steps: &[WriteStep<'_>],
+        outcomes: &mut [WriteOutcome],
     ) {
         let wanting: Vec<_> = (0..steps.len())
             .filter(|at| outcomes[*at].is_ok() && steps[*at].taken(pool) > 0)
@@ -170,7 +170,7 @@ impl DynamoStore {
             if count == 0 {
                 return Ok(0);
             }
-            let change = Change {
+            let change = LimitChange {
                 key: pool.clone(),
                 by: amounts[..count].iter().copied().map(i64::from).sum(),
                 max,
@@ -199,7 +199,7 @@ impl DynamoStore {
 
     /// Writes the records. Steps that share the counter of a lock or a group would only conflict,
     /// so those with such a counter are written one after the other.
-    async fn write_all(&self, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
+    async fn write_all(&self, steps: &[WriteStep<'_>], outcomes: &mut [WriteOutcome]) {
         let ready = (0..steps.len()).filter(|at| outcomes[*at].is_ok());
         let (exact, apart): (Vec<_>, Vec<_>) =
             ready.partition(|at| steps[*at].exact().next().is_some());
@@ -219,7 +219,7 @@ impl DynamoStore {
         }
     }
 
-    async fn write_step(&self, at: usize, step: &Step<'_>) -> (usize, Outcome) {
+    async fn write_step(&self, at: usize, step: &WriteStep<'_>) -> (usize, WriteOutcome) {
         let exact: Vec<_> = step.exact().cloned().collect();
         (at, self.replace(step.before, step.after, &exact).await)
     }
@@ -228,9 +228,9 @@ impl DynamoStore {
     /// written. If a write got no answer, nothing is given back for it until the sweep finds out.
     async fn give_back(
         &self,
-        steps: &[Step<'_>],
+        steps: &[WriteStep<'_>],
         admitted: &[bool],
-        outcomes: &[Outcome],
+        outcomes: &[WriteOutcome],
         tried: bool,
     ) {
         let mut back: BTreeMap<&LimitKey, i64> = BTreeMap::new();
@@ -250,7 +250,7 @@ impl DynamoStore {
         }
         for (pool, by) in back.into_iter().filter(|(_, by)| *by < 0) {
             if let Err(error) = self
-                .add(&Change {
+                .add(&LimitChange {
                     key: pool.clone(),
                     by,
                     max: None,
@@ -264,7 +264,7 @@ impl DynamoStore {
 
     /// Charges the starts to their submitters. The starts are recorded already, as the caller
     /// asked, so a failed charge is only logged.
-    async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
+    async fn charge_all(&self, steps: &[WriteStep<'_>], outcomes: &[WriteOutcome]) {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
         for (step, _) in steps
             .iter()
@@ -283,7 +283,7 @@ impl DynamoStore {
     }
 }
 
-fn fail(outcomes: &mut [Outcome], error: &PortError) {
+fn fail(outcomes: &mut [WriteOutcome], error: &PortError) {
     for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
         *outcome = Err(error.clone().into());
     }

@@ -5,7 +5,7 @@ use domain::{Timestamp, ports::PortError};
 use super::{
     DynamoStore,
     item::{Key, number, small_item, text, text_of},
-    table::Condition,
+    table::WriteCondition,
 };
 
 fn key(hash: &str) -> Key {
@@ -27,7 +27,7 @@ impl DynamoStore {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, PortError> {
-        let free = Condition::new(
+        let free = WriteCondition::new(
             "attribute_not_exists(arn) AND (attribute_not_exists(turn_until) OR turn_until <= :now)",
             [
                 (":now", number(now.timestamp_millis())),
@@ -49,7 +49,7 @@ impl DynamoStore {
     pub(super) async fn delete_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_if(
             key(hash),
-            Condition::new("arn = :arn", [(":arn", text(arn))]),
+            WriteCondition::new("arn = :arn", [(":arn", text(arn))]),
         )
         .await
         .map(drop)

@@ -23,7 +23,7 @@ use super::{
     item::{Item, number, number_of},
     launch_batches::is_open,
     limits::{counter_key, reading},
-    table::Condition,
+    table::WriteCondition,
 };
 
 /// All pools.
@@ -65,18 +65,18 @@ impl Counter {
 }
 
 /// What the open records hold of each limit together.
-type Held = BTreeMap<LimitKey, i64>;
+type HeldUnits = BTreeMap<LimitKey, i64>;
 
 /// What remains of the records once they were looked at.
 #[derive(Default)]
-struct Seen {
-    held: Held,
+struct SeenRecords {
+    held: HeldUnits,
     /// Runs that are open, or that have a status or a form this release does not know.
     open: BTreeSet<ExecutionId>,
     over: BTreeSet<ExecutionId>,
 }
 
-impl Seen {
+impl SeenRecords {
     fn look_at(&mut self, record: Execution) {
         let allocations = record.allocations();
         // A run with a newer release's status either holds something, or is over and that release
@@ -125,13 +125,13 @@ impl DynamoStore {
     }
 
     /// Removes the runs that are over from every launch batch, and sums up what the open ones hold.
-    async fn tidy(&self) -> Result<Held, PortError> {
+    async fn tidy(&self) -> Result<HeldUnits, PortError> {
         let batches = self.launch_batches().await?;
         let ids: BTreeSet<_> = batches
             .iter()
             .flat_map(|batch| batch.ids.iter().cloned())
             .collect();
-        let mut seen = Seen::default();
+        let mut seen = SeenRecords::default();
         for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
             for loaded in self.load_all(ids).await? {
                 match loaded {
@@ -165,7 +165,7 @@ impl DynamoStore {
         if by != 0 {
             tracing::warn!(limit = %counter.key, by, "a counter was off and is corrected");
         }
-        let unchanged = Condition::new(
+        let unchanged = WriteCondition::new(
             "attribute_not_exists(corrections) OR corrections = :corrections",
             [
                 (":corrections", number(counter.corrections)),
@@ -185,7 +185,7 @@ impl DynamoStore {
 /// alone.
 fn looks<'a>(
     before: &'a [Counter],
-    held: &Held,
+    held: &HeldUnits,
     after: &[Counter],
 ) -> impl Iterator<Item = (&'a Counter, Look)> {
     let held = held.clone();

@@ -18,14 +18,14 @@ use crate::error::failed;
 const ULID: usize = 26;
 
 /// What a fragment may stand for.
-enum Wanted {
+enum WantedId {
     /// Ids whose ULID begins or ends with these characters.
     Ulid(String),
     /// The execution of the task with this id.
     Task(String),
 }
 
-impl Wanted {
+impl WantedId {
     /// `None` if the fragment can be neither a part of an id nor an ARN.
     fn of(fragment: &str) -> Option<Self> {
         let fragment = fragment.trim();
@@ -54,16 +54,16 @@ impl DynamoStore {
         limit: u32,
     ) -> Result<Vec<ExecutionId>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        match Wanted::of(fragment) {
+        match WantedId::of(fragment) {
             None => Ok(Vec::new()),
-            Some(Wanted::Task(task_id)) => Ok(self
+            Some(WantedId::Task(task_id)) => Ok(self
                 .of_task(&task_id)
                 .await?
                 .into_iter()
                 .take(limit)
                 .collect()),
-            Some(Wanted::Ulid(ulid)) if ulid.len() == ULID => self.exactly(&ulid).await,
-            Some(Wanted::Ulid(part)) => {
+            Some(WantedId::Ulid(ulid)) if ulid.len() == ULID => self.exactly(&ulid).await,
+            Some(WantedId::Ulid(part)) => {
                 let (begin, end) = futures_util::future::try_join(
                     self.beginning(&part, limit),
                     self.ending(&part, limit),

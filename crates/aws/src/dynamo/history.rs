@@ -42,14 +42,14 @@ const WAITING_MAX: usize = 1_000;
 /// Where ids are stored in order: an index over executions, or the requests of a day in the table
 /// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Index {
+enum HistoryIndex {
     Day,
     Submitter,
     Group,
     Status,
 }
 
-impl Index {
+impl HistoryIndex {
     /// The index's name, its partition key, and its sort key, which is an id.
     fn names(self) -> (Option<&'static str>, &'static str, &'static str) {
         match self {
@@ -120,8 +120,8 @@ impl Range {
 
 /// One partition of an index, read from its newest id on.
 #[derive(Debug)]
-struct Source {
-    index: Index,
+struct IdSource {
+    index: HistoryIndex,
     partition: String,
     /// The ids that were read and not yet taken, newest first.
     read: VecDeque<ExecutionId>,
@@ -135,8 +135,8 @@ enum Rest {
     Nothing,
 }
 
-impl Source {
-    fn new(index: Index, partition: String) -> Self {
+impl IdSource {
+    fn new(index: HistoryIndex, partition: String) -> Self {
         Self {
             index,
             partition,
@@ -146,7 +146,7 @@ impl Source {
     }
 
     /// All shards of a partition.
-    fn shards(index: Index, name: &str) -> Vec<Self> {
+    fn shards(index: HistoryIndex, name: &str) -> Vec<Self> {
         (0..SHARDS)
             .map(|shard| Self::new(index, sharded(name, shard)))
             .collect()
@@ -163,7 +163,7 @@ pub(super) struct Ids<'a> {
     range: Range,
     /// How many ids are read from a partition at a time.
     portion: usize,
-    sources: Vec<Source>,
+    sources: Vec<IdSource>,
     /// Days whose partitions come after the current sources, newest first.
     days: VecDeque<String>,
     ends: Option<ExecutionStatus>,
@@ -171,7 +171,7 @@ pub(super) struct Ids<'a> {
 }
 
 impl<'a> Ids<'a> {
-    fn new(store: &'a DynamoStore, range: Range, limit: usize, sources: Vec<Source>) -> Self {
+    fn new(store: &'a DynamoStore, range: Range, limit: usize, sources: Vec<IdSource>) -> Self {
         let portion = (limit / 4 + 5).min(100);
         Self {
             store,
@@ -208,8 +208,8 @@ impl<'a> Ids<'a> {
     fn known(store: &'a DynamoStore, range: Range, mut ids: Vec<ExecutionId>) -> Self {
         ids.retain(|id| range.has(id));
         ids.sort_by(|a, b| b.cmp(a));
-        let known = Source {
-            index: Index::Status,
+        let known = IdSource {
+            index: HistoryIndex::Status,
             partition: String::new(),
             read: ids.into(),
             rest: Rest::Nothing,
@@ -260,9 +260,9 @@ impl<'a> Ids<'a> {
         let ends = self.ends.clone();
         let of_day = |day: String| match &ends {
             None => (0..SHARDS)
-                .map(|shard| Source::new(Index::Day, partition_of_day(&day, shard)))
+                .map(|shard| IdSource::new(HistoryIndex::Day, partition_of_day(&day, shard)))
                 .collect(),
-            Some(status) => Source::shards(Index::Status, &ended_partition(status, &day)),
+            Some(status) => IdSource::shards(HistoryIndex::Status, &ended_partition(status, &day)),
         };
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
     }
@@ -281,7 +281,7 @@ impl<'a> Ids<'a> {
 impl DynamoStore {
     async fn read_on(
         &self,
-        source: &mut Source,
+        source: &mut IdSource,
         range: &Range,
         portion: usize,
     ) -> Result<(), PortError> {
@@ -393,8 +393,8 @@ impl DynamoStore {
         limit: usize,
     ) -> Result<Ids<'_>, PortError> {
         let sources = match (group, by) {
-            (Some(group), _) => Source::shards(Index::Group, group),
-            (None, Some(by)) => Source::shards(Index::Submitter, by),
+            (Some(group), _) => IdSource::shards(HistoryIndex::Group, group),
+            (None, Some(by)) => IdSource::shards(HistoryIndex::Submitter, by),
             (None, None) => return Ids::by_day(self, range, limit, ends.filter(has_entry)).await,
         };
         Ok(Ids::new(self, range, limit, sources))

@@ -23,14 +23,14 @@ const AS: char = ':';
 const ENV: &str = "env";
 
 /// What an input's texts may be taken from.
-pub(super) struct Known<'a> {
+pub(super) struct KnownInputs<'a> {
     pub(super) request: &'a LaunchRequest,
     pub(super) attempt: AttemptId,
     pub(super) nonce: &'a str,
     pub(super) submitted_by: &'a str,
 }
 
-impl Known<'_> {
+impl KnownInputs<'_> {
     /// The known texts, by their words. None of them changes while an attempt has an input.
     fn words(&self) -> [(&'static str, Option<String>); 8] {
         let source = self.request.source.as_ref();
@@ -143,7 +143,7 @@ fn tag(KeyValuePair { name, value }: KeyValuePair) -> Tag {
 }
 
 impl InputItem {
-    pub(super) fn of(input: &RunTaskInput, known: &Known<'_>) -> Self {
+    pub(super) fn of(input: &RunTaskInput, known: &KnownInputs<'_>) -> Self {
         let own = known.attempt.to_string();
         let other = |text: &String| Some(text.clone()).filter(|text| *text != own);
         let container = |container: &ContainerOverride| ContainerItem {
@@ -179,7 +179,7 @@ impl InputItem {
         }
     }
 
-    pub(super) fn input(self, known: &Known<'_>) -> Result<RunTaskInput, Broken> {
+    pub(super) fn input(self, known: &KnownInputs<'_>) -> Result<RunTaskInput, Broken> {
         let own = known.attempt.to_string();
         let container = |container: ContainerItem| {
             let environment = container

@@ -7,7 +7,7 @@ use domain::{error::PortError, key::KeyRecord};
 use super::{
     DynamoStore, SERVICE,
     item::{Item, Key, expiry, item_of, number, text, text_of, value_of},
-    table::{AGAIN, Condition, pause},
+    table::{AGAIN, WriteCondition, pause},
 };
 
 /// The partition of all keys by name. There are few, and they are seldom written.
@@ -58,7 +58,7 @@ impl DynamoStore {
     }
 
     pub(super) async fn write_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
-        let free = Condition::absent;
+        let free = WriteCondition::absent;
         let writes = vec![
             self.put_key(by_id(&key.id), key, free())?,
             self.put_key(by_name(&key.name), key, free())?,
@@ -75,21 +75,21 @@ impl DynamoStore {
         // The previous keys change only together with the id, and the write is conditional on the
         // id.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
-        let unchanged = Condition::new("id = :id", [(":id", text(&old.id))]);
+        let unchanged = WriteCondition::new("id = :id", [(":id", text(&old.id))]);
         let mut writes = vec![
-            self.put_key(by_id(&new.id), new, Condition::absent())?,
+            self.put_key(by_id(&new.id), new, WriteCondition::absent())?,
             self.put_key(by_name(&new.name), new, unchanged)?,
             match new.keeps(&old.id) {
                 true => self.put_key(
                     by_id(&old.id),
                     old,
-                    Condition::new("attribute_exists(pk)", []),
+                    WriteCondition::new("attribute_exists(pk)", []),
                 )?,
-                false => self.delete_part(by_id(&old.id), Condition::default())?,
+                false => self.delete_part(by_id(&old.id), WriteCondition::default())?,
             },
         ];
         for id in previous_of(&before).filter(|id| !new.keeps(id)) {
-            writes.push(self.delete_part(by_id(id), Condition::default())?);
+            writes.push(self.delete_part(by_id(id), WriteCondition::default())?);
         }
         self.all_or_nothing(&writes).await
     }
@@ -104,8 +104,8 @@ impl DynamoStore {
             };
             let id = id_of(&item)?;
             let ids = std::iter::once(id).chain(previous_of(&item));
-            let by_ids = ids.map(|id| self.delete_part(by_id(id), Condition::default()));
-            let unchanged = Condition::new("id = :id", [(":id", text(id))]);
+            let by_ids = ids.map(|id| self.delete_part(by_id(id), WriteCondition::default()));
+            let unchanged = WriteCondition::new("id = :id", [(":id", text(id))]);
             let writes: Vec<_> = by_ids
                 .chain([self.delete_part(by_name(name), unchanged)])
                 .collect::<Result<_, _>>()?;
@@ -124,7 +124,7 @@ impl DynamoStore {
         &self,
         at: Key,
         key: &KeyRecord,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<TransactWriteItem, PortError> {
         let mut item = item_of(at, key, &key.unknown)?;
         if let Some(until) = key.expires_at {

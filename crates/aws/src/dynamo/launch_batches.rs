@@ -20,7 +20,7 @@ use futures_util::future::try_join_all;
 use super::{
     DynamoStore,
     item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, small_item, text, ulid},
-    table::Condition,
+    table::WriteCondition,
 };
 use crate::system::System;
 
@@ -149,12 +149,12 @@ impl DynamoStore {
             0 => self
                 .delete_if(
                     batch.key.clone(),
-                    Condition::new("attribute_exists(pk)", []),
+                    WriteCondition::new("attribute_exists(pk)", []),
                 )
                 .await
                 .map(drop),
             few if few * 2 <= batch.ids.len() => {
-                let there = Condition::new("attribute_exists(pk)", [(":ids", left.ids())]);
+                let there = WriteCondition::new("attribute_exists(pk)", [(":ids", left.ids())]);
                 self.update_if(
                     batch.key.clone(),
                     "SET ids = :ids, v = if_not_exists(v, :v)",

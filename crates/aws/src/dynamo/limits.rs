@@ -22,13 +22,13 @@ use domain::{
     limit::{Admission, LimitKey, RateKey},
     ports::PortError,
     stored::FORM,
-    throttle::{Bucket, Rate, Usage},
+    throttle::{Rate, TokenBucket, Usage},
 };
 
 use super::{
     DynamoStore, SERVICE,
     item::{Item, Key, expiry, number, number_of, small_item},
-    table::{AGAIN, Condition, pause},
+    table::{AGAIN, WriteCondition, pause},
 };
 use crate::error::{Fault, Remedy};
 
@@ -43,13 +43,13 @@ pub(super) fn counter_key(key: &LimitKey) -> Key {
 
 /// How much the use of a limit changes, and how much may be in use afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct LimitChange {
     pub(super) key: LimitKey,
     pub(super) by: i64,
     pub(super) max: Option<u32>,
 }
 
-impl Change {
+impl LimitChange {
     /// The changes of all limits that the executions hold before or after.
     pub(super) fn between(
         before: Option<&Execution>,
@@ -142,17 +142,17 @@ pub(super) fn reading(counter: &Item) -> Reading {
 }
 
 /// A bucket as it is stored. The next change is conditional on the number of changes so far.
-struct Kept {
-    bucket: Bucket,
+struct KeptCounters {
+    bucket: TokenBucket,
     changes: u64,
 }
 
-impl Kept {
+impl KeptCounters {
     fn of(item: Option<Item>) -> Self {
         let item = item.unwrap_or_default();
         let at = number_of(&item, "at").and_then(Timestamp::from_timestamp_millis);
         Self {
-            bucket: Bucket {
+            bucket: TokenBucket {
                 spent: number_of(&item, "spent").unwrap_or_default(),
                 at: at.unwrap_or_default(),
             },
@@ -164,7 +164,7 @@ impl Kept {
 impl DynamoStore {
     /// Changes a pool's counter. This is not idempotent, so the SDK must not retry it. A change
     /// that got no answer is never made again; at worst it leaves the counter too high.
-    pub(super) async fn add(&self, change: &Change) -> Result<Added, PortError> {
+    pub(super) async fn add(&self, change: &LimitChange) -> Result<Added, PortError> {
         let sum = if change.by < 0 { "released" } else { "taken" };
         let mut call = self
             .client
@@ -227,7 +227,7 @@ impl DynamoStore {
         now: Timestamp,
     ) -> Result<(u32, u64), PortError> {
         for round in 0..AGAIN {
-            let kept = Kept::of(self.get(Key::single('B', key)).await?);
+            let kept = KeptCounters::of(self.get(Key::single('B', key)).await?);
             let (granted, bucket) = kept.bucket.take(rate, want, now);
             let answer = (granted, bucket.wait_millis(rate, now));
             if granted == 0 || self.keep(key, bucket, kept.changes).await? {
@@ -241,7 +241,12 @@ impl DynamoStore {
         ))
     }
 
-    async fn keep(&self, key: RateKey, bucket: Bucket, changes: u64) -> Result<bool, PortError> {
+    async fn keep(
+        &self,
+        key: RateKey,
+        bucket: TokenBucket,
+        changes: u64,
+    ) -> Result<bool, PortError> {
         let at = number(bucket.at.timestamp_millis());
         let item = [
             ("spent", number(bucket.spent)),
@@ -249,7 +254,7 @@ impl DynamoStore {
             ("changes", number(changes + 1)),
         ];
         let item = small_item(Key::single('B', key), item);
-        let unchanged = Condition::new(
+        let unchanged = WriteCondition::new(
             "attribute_not_exists(pk) OR changes = :changes",
             [(":changes", number(changes))],
         );

@@ -17,12 +17,12 @@ const NOTED_FOR: TimeDelta = TimeDelta::minutes(10);
 const MOST: usize = 10_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    inner: Mutex<Inner>,
+pub(super) struct StoreMemory {
+    inner: Mutex<MemoryInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct MemoryInner {
     /// Notes made in directories, by their text, with the time of each.
     noted: HashMap<String, Timestamp>,
     /// The submitters in each backlog when it was last looked at, and how many starts each was
@@ -30,7 +30,7 @@ struct Inner {
     seen: HashMap<LimitKey, BTreeMap<String, u64>>,
 }
 
-impl Memory {
+impl StoreMemory {
     /// Whether this note was made a short while ago.
     pub(super) fn has_noted(&self, note: &str, now: Timestamp) -> bool {
         self.lock()
@@ -60,7 +60,7 @@ impl Memory {
         self.lock().seen.get(backlog).cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, MemoryInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -24,15 +24,15 @@ use domain::{
 
 use super::{
     DynamoStore, SERVICE,
-    batch::Step,
+    batch::WriteStep,
     item::{
         Item, Key, MARK, expiry, has_expired, id_of_request, id_of_state, item_of, number,
         number_of, request_key, small_item, state_key, text, text_of,
     },
-    limits::Change,
+    limits::LimitChange,
     request::RequestItem,
     state::{self, REQUEST, STATE, StateItem},
-    table::{AGAIN, Condition, Wrote, pause},
+    table::{AGAIN, WriteCondition, Wrote, pause},
 };
 use crate::{
     error::{Fault, Remedy, failed},
@@ -82,7 +82,7 @@ enum Refused {
 impl Refused {
     /// `changes` are those after the state's own write, in order. The state's reason counts first:
     /// if the record has changed meanwhile, it no longer matters whether there is room.
-    fn of(reasons: &[CancellationReason], changes: &[Change]) -> Self {
+    fn of(reasons: &[CancellationReason], changes: &[LimitChange]) -> Self {
         let failed = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
         let (state, counters) = reasons
             .split_first()
@@ -167,7 +167,7 @@ impl DynamoStore {
         claim: &Claim,
     ) -> Result<Created, PortError> {
         let now = execution.submitted_at;
-        let free = Condition::new(
+        let free = WriteCondition::new(
             "attribute_not_exists(pk) OR expires_at <= :now OR (digest = :digest AND holder = :id)",
             [
                 (":now", number(now.timestamp_millis())),
@@ -224,7 +224,7 @@ impl DynamoStore {
         let ((), (), wrote) = futures_util::future::try_join3(
             self.note_submission(execution),
             self.note_whereabouts(execution),
-            self.put_if(request.clone(), Condition::absent()),
+            self.put_if(request.clone(), WriteCondition::absent()),
         )
         .await?;
         match self.write_state(None, execution, &[]).await {
@@ -247,7 +247,7 @@ impl DynamoStore {
         after: &Execution,
         admissions: &[Admission],
     ) -> Result<(), UpdateError> {
-        self.replace_all(&[Step::new(before, after, admissions)])
+        self.replace_all(&[WriteStep::new(before, after, admissions)])
             .await
             .pop()
             .unwrap_or(Err(UpdateError::Conflict))
@@ -259,7 +259,7 @@ impl DynamoStore {
         &self,
         before: &Execution,
         after: &Execution,
-        changes: &[Change],
+        changes: &[LimitChange],
     ) -> Result<(), UpdateError> {
         if before.status() != after.status() || before.backlog_entry() != after.backlog_entry() {
             self.note_whereabouts(after).await?;
@@ -293,14 +293,14 @@ impl DynamoStore {
         &self,
         before: Option<&Execution>,
         after: &Execution,
-        changes: &[Change],
+        changes: &[LimitChange],
     ) -> Result<(), UpdateError> {
         let mut state = self.state_item(after)?;
         let mark = number(System.bits() >> 64);
         state.insert(MARK.to_owned(), mark.clone());
         let condition = match before {
-            None => Condition::absent(),
-            Some(before) => Condition::new(
+            None => WriteCondition::absent(),
+            Some(before) => WriteCondition::new(
                 "revision = :revision",
                 [(":revision", number(before.revision))],
             ),
@@ -339,8 +339,8 @@ impl DynamoStore {
     async fn transact(
         &self,
         state: Item,
-        condition: &Condition,
-        changes: &[Change],
+        condition: &WriteCondition,
+        changes: &[LimitChange],
     ) -> Result<(), UpdateError> {
         let mut busy = String::new();
         for round in 0..AGAIN {
@@ -372,8 +372,8 @@ impl DynamoStore {
     fn writes(
         &self,
         state: Item,
-        condition: &Condition,
-        changes: &[Change],
+        condition: &WriteCondition,
+        changes: &[LimitChange],
     ) -> Result<Vec<TransactWriteItem>, PortError> {
         let now: Timestamp = (self.now)();
         let counters = changes.iter().map(|change| {
@@ -444,7 +444,7 @@ fn refused(
         TransactWriteItemsError,
         aws_smithy_runtime_api::client::orchestrator::HttpResponse,
     >,
-    changes: &[Change],
+    changes: &[LimitChange],
 ) -> Option<Refused> {
     match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {

@@ -22,7 +22,7 @@ use domain::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    input::{InputItem, Known},
+    input::{InputItem, KnownInputs},
     item::{
         Item, backlog_partition, day, day_name, ended_partition, expiry, form_of, place, shard,
         sharded,
@@ -348,7 +348,7 @@ impl RepeatedCallItem {
 
 impl AttemptItem {
     fn of(execution: &Execution, attempt: &Attempt) -> Self {
-        let known = Known {
+        let known = KnownInputs {
             request: &execution.request,
             attempt: execution.attempt_id(attempt),
             nonce: &attempt.nonce,
@@ -385,7 +385,7 @@ impl AttemptItem {
         pool: CapacityPool,
         asked: &RequestItem,
     ) -> Result<Attempt, Broken> {
-        let known = Known {
+        let known = KnownInputs {
             request: &asked.request,
             attempt: id.attempt(self.number),
             nonce: &self.nonce,

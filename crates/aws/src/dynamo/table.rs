@@ -49,12 +49,12 @@ const PAUSE: Backoff = Backoff {
 
 /// A condition, and the values it names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Condition {
+pub(super) struct WriteCondition {
     pub(super) text: &'static str,
     pub(super) values: HashMap<String, AttributeValue>,
 }
 
-impl Condition {
+impl WriteCondition {
     /// The keys of `values` are the names used in the text, with their colons.
     pub(super) fn new<const N: usize>(
         text: &'static str,
@@ -176,7 +176,7 @@ impl DynamoStore {
     pub(super) async fn put_if(
         &self,
         item: Item,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<Wrote, PortError> {
         let call = self
             .client
@@ -214,7 +214,7 @@ impl DynamoStore {
         &self,
         key: Key,
         change: &str,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<bool, PortError> {
         let call = self
             .client
@@ -239,7 +239,7 @@ impl DynamoStore {
     pub(super) async fn delete_if(
         &self,
         key: Key,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<bool, PortError> {
         let call = self
             .client
@@ -262,7 +262,7 @@ impl DynamoStore {
     pub(super) fn put_part(
         &self,
         item: Item,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<TransactWriteItem, PortError> {
         let put = Put::builder()
             .table_name(&self.table)
@@ -279,7 +279,7 @@ impl DynamoStore {
     pub(super) fn delete_part(
         &self,
         key: Key,
-        condition: Condition,
+        condition: WriteCondition,
     ) -> Result<TransactWriteItem, PortError> {
         let delete = Delete::builder()
             .table_name(&self.table)

@@ -44,7 +44,7 @@ pub struct GroupRerun {
     pub add_secrets: Vec<String>,
     /// The results so far.
     #[serde(flatten)]
-    pub counts: Rerun,
+    pub counts: RerunCounts,
     /// The first members that cannot be run again, with the reasons.
     pub rejections: Vec<Rejection>,
     /// Whether the new group was cancelled meanwhile, so that the rest is not run again.
@@ -53,7 +53,7 @@ pub struct GroupRerun {
 
 /// The results of failed members, as counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rerun {
+pub struct RerunCounts {
     /// Members run again.
     pub accepted: u32,
     /// Members that the same submission ran again before.
@@ -75,16 +75,16 @@ pub struct Rejection {
 
 /// The result of a page of members.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
+pub struct RerunPage {
     /// The counts.
-    pub counts: Rerun,
+    pub counts: RerunCounts,
     /// The members that cannot be run again.
     pub rejections: Vec<Rejection>,
 }
 
 /// A caller's request for a rerun, before it is stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
+pub struct RerunWish {
     /// The group whose failed members are run again.
     pub of: Name,
     /// The group of the new executions.
@@ -102,7 +102,7 @@ impl GroupRerun {
     /// done.
     #[must_use]
     pub fn new(
-        wish: Wish,
+        wish: RerunWish,
         by: &Caller,
         at: Timestamp,
         now: Timestamp,
@@ -117,7 +117,7 @@ impl GroupRerun {
             role: by.role,
             changes: wish.changes,
             add_secrets: wish.add_secrets,
-            counts: Rerun::default(),
+            counts: RerunCounts::default(),
             rejections: Vec::new(),
             cancelled: false,
         }
@@ -125,7 +125,7 @@ impl GroupRerun {
 
     /// Whether it is for the same request of the same caller.
     #[must_use]
-    pub fn is_for(&self, wish: &Wish, by: &Caller) -> bool {
+    pub fn is_for(&self, wish: &RerunWish, by: &Caller) -> bool {
         (&self.of, &self.submission, &self.by_id) == (&wish.of, &wish.submission, &by.principal)
             && (&self.changes, &self.add_secrets) == (&wish.changes, &wish.add_secrets)
     }
@@ -164,9 +164,9 @@ impl GroupRerun {
 
     /// The rerun after a page of members. `next` is where the walk continues; `None` at its end.
     #[must_use]
-    pub fn after(&self, page: Page, next: Option<&Cursor>, now: Timestamp) -> Self {
+    pub fn after(&self, page: RerunPage, next: Option<&Cursor>, now: Timestamp) -> Self {
         let (
-            Rerun {
+            RerunCounts {
                 accepted,
                 existing,
                 rejected,
@@ -174,7 +174,7 @@ impl GroupRerun {
             },
             more,
         ) = (self.counts, page.counts);
-        let counts = Rerun {
+        let counts = RerunCounts {
             accepted: accepted + more.accepted,
             existing: existing + more.existing,
             rejected: rejected + more.rejected,
@@ -203,12 +203,12 @@ impl GroupRerun {
     /// as existing, and now count as accepted.
     #[must_use]
     pub fn recorded_beside(&self, accepted: u32) -> Self {
-        let Rerun {
+        let RerunCounts {
             accepted: before,
             existing,
             ..
         } = self.counts;
-        let counts = Rerun {
+        let counts = RerunCounts {
             accepted: before + accepted,
             existing: existing.saturating_sub(accepted),
             ..self.counts

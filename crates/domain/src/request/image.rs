@@ -69,14 +69,14 @@ pub enum ImageError {
 }
 
 /// The parts of a reference.
-struct Parts<'a> {
+struct ImageParts<'a> {
     registry: Option<&'a str>,
     path: &'a str,
     tag: Option<&'a str>,
     digest: Option<&'a str>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> ImageParts<'a> {
     /// Splits at the grammar's separators; nothing is checked yet.
     fn of(text: &'a str) -> Self {
         let (rest, digest) = split_last(text.split_once('@'), text);
@@ -134,7 +134,7 @@ impl ImageRef {
         if text.len() == 64 && is_lower_hex(text) {
             return Err(ImageError::Id);
         }
-        check_parts(&Parts::of(text))
+        check_parts(&ImageParts::of(text))
     }
 
     /// Returns the stack's default image.
@@ -144,16 +144,16 @@ impl ImageRef {
 
     /// Returns the tag, if the reference has one.
     pub fn tag(&self) -> Option<&str> {
-        Parts::of(&self.0).tag
+        ImageParts::of(&self.0).tag
     }
 
     /// Returns the digest (`sha256:…`), if the reference is pinned to one.
     pub fn digest(&self) -> Option<&str> {
-        Parts::of(&self.0).digest
+        ImageParts::of(&self.0).digest
     }
 }
 
-fn check_parts(parts: &Parts<'_>) -> Result<(), ImageError> {
+fn check_parts(parts: &ImageParts<'_>) -> Result<(), ImageError> {
     if parts.name_length() > IMAGE_NAME_MAX {
         return Err(ImageError::TooLong(parts.name_length()));
     }

@@ -191,17 +191,17 @@ pub(super) fn without_credentials(text: &str) -> String {
 }
 
 /// The parts of a repository text that the checks find.
-struct Form<'a> {
+struct RepoForm<'a> {
     kind: RepoKind,
     /// The host. It is empty for local forms; an IPv6 address has no brackets here.
     host: &'a str,
     port: Option<u16>,
 }
 
-fn form(text: &str) -> Result<Form<'_>, RepoError> {
+fn form(text: &str) -> Result<RepoForm<'_>, RepoError> {
     check_whole(text)?;
     if text.starts_with('/') {
-        return Ok(Form {
+        return Ok(RepoForm {
             kind: RepoKind::Path,
             host: "",
             port: None,
@@ -239,7 +239,7 @@ fn is_scheme_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '+' | '-' | '.')
 }
 
-fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
+fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<RepoForm<'a>, RepoError> {
     let kind = match scheme {
         "https" => RepoKind::Https,
         "http" => RepoKind::Http,
@@ -254,7 +254,7 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     check_url_text(rest)?;
     if kind == RepoKind::File {
         return if authority.is_empty() {
-            Ok(Form {
+            Ok(RepoForm {
                 kind,
                 host: "",
                 port: None,
@@ -265,7 +265,7 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     }
     let (host, port) = host_and_port_of(authority)?;
     check_path(path.trim_matches('/'))?;
-    Ok(Form { kind, host, port })
+    Ok(RepoForm { kind, host, port })
 }
 
 /// Checks the user name. Only ssh URLs have one (it chooses the account and proves nothing), and no
@@ -387,7 +387,7 @@ fn check_path(path: &str) -> Result<(), RepoError> {
 }
 
 /// Reads `[user@]host:path`. As in git, a slash before the colon means that there is no host.
-fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
+fn scp_form(text: &str) -> Result<RepoForm<'_>, RepoError> {
     let (authority, path) = split_scp(text).ok_or(RepoError::Form)?;
     // git takes `git:token@host:path` as a host named `git`. Here it is refused as a mistake that
     // holds a token.
@@ -410,7 +410,7 @@ fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
         return Err(RepoError::Character(character));
     }
     check_path(path)?;
-    Ok(Form {
+    Ok(RepoForm {
         kind: RepoKind::ScpLike,
         host,
         port,

@@ -20,7 +20,7 @@ use super::given::NewName;
 /// # Errors
 /// The text is not JSON, is not an object, or has a name twice.
 pub fn written_keys(text: &str) -> serde_json::Result<Map<String, Value>> {
-    let Keys(mut keys) = serde_json::from_str(text)?;
+    let WrittenKeys(mut keys) = serde_json::from_str(text)?;
     if let Some(Value::Object(env)) = keys.get_mut("env")
         && env.values().any(is_bare)
     {
@@ -48,21 +48,21 @@ struct WrittenEnv<'t> {
     env: BTreeMap<String, &'t RawValue>,
 }
 
-struct Keys(Map<String, Value>);
+struct WrittenKeys(Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Keys {
+impl<'de> Deserialize<'de> for WrittenKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct KeysVisitor;
 
         impl<'de> Visitor<'de> for KeysVisitor {
-            type Value = Keys;
+            type Value = WrittenKeys;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
-                each_once(map).map(Keys)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WrittenKeys, A::Error> {
+                each_once(map).map(WrittenKeys)
             }
         }
 

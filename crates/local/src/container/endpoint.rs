@@ -20,7 +20,7 @@ const NO_CONTEXT: &str = "default";
 
 /// The address of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(super) enum EngineEndpoint {
     /// A socket in the file system.
     Unix(PathBuf),
     /// Plain HTTP, as `tcp://host:port`.
@@ -30,7 +30,7 @@ pub(super) enum Endpoint {
 /// An address to try, and the setting that named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    pub(super) endpoint: Endpoint,
+    pub(super) endpoint: EngineEndpoint,
     /// The setting for the user to check, for error messages.
     pub(super) named_by: String,
 }
@@ -70,7 +70,7 @@ fn usual(runtime_directory: Option<&str>) -> Vec<Candidate> {
     .into_iter()
     .flatten()
     .map(|(named_by, path)| Candidate {
-        endpoint: Endpoint::Unix(path),
+        endpoint: EngineEndpoint::Unix(path),
         named_by: named_by.to_owned(),
     })
     .collect()
@@ -80,10 +80,10 @@ fn usual(runtime_directory: Option<&str>) -> Vec<Candidate> {
 /// and plain HTTP instead would be a downgrade.
 fn parse(named_by: &str, host: &str, secured: bool) -> Result<Candidate, EngineError> {
     let endpoint = match host.split_once("://") {
-        Some(("unix", path)) => Endpoint::Unix(PathBuf::from(path)),
+        Some(("unix", path)) => EngineEndpoint::Unix(PathBuf::from(path)),
         Some(("tcp" | "http", _)) | None if secured => return Err(unusable(named_by, host)),
-        Some(("tcp" | "http", address)) => Endpoint::Tcp(format!("tcp://{address}")),
-        None => Endpoint::Tcp(format!("tcp://{host}")),
+        Some(("tcp" | "http", address)) => EngineEndpoint::Tcp(format!("tcp://{address}")),
+        None => EngineEndpoint::Tcp(format!("tcp://{host}")),
         Some(_) => return Err(unusable(named_by, host)),
     };
     Ok(Candidate {
@@ -101,7 +101,7 @@ fn unusable(named_by: &str, host: &str) -> EngineError {
 
 /// The part of `config.json` that is used here.
 #[derive(Deserialize)]
-struct Config {
+struct DockerConfig {
     #[serde(rename = "currentContext")]
     current_context: Option<String>,
 }
@@ -131,7 +131,7 @@ fn current_context(directory: &Path) -> Result<Option<String>, EngineError> {
         // A configuration that is missing or not readable counts as none, as for docker.
         Err(_) => return Ok(None),
     };
-    let config: Config =
+    let config: DockerConfig =
         serde_json::from_slice(&text).map_err(|error| EngineError::Configuration {
             path,
             reason: error.to_string(),
@@ -167,7 +167,10 @@ fn of_context(directory: &Path, name: &str) -> Result<Candidate, EngineError> {
 mod tests {
     use super::*;
 
-    fn found(variables: &[(&str, &str)], home: &Path) -> Result<Vec<(Endpoint, String)>, String> {
+    fn found(
+        variables: &[(&str, &str)],
+        home: &Path,
+    ) -> Result<Vec<(EngineEndpoint, String)>, String> {
         let environment = |name: &str| {
             variables
                 .iter()
@@ -183,8 +186,8 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    fn unix(path: &str) -> Endpoint {
-        Endpoint::Unix(PathBuf::from(path))
+    fn unix(path: &str) -> EngineEndpoint {
+        EngineEndpoint::Unix(PathBuf::from(path))
     }
 
     fn home_with(config: &str, contexts: &[(&str, &str)]) -> tempfile::TempDir {
@@ -232,7 +235,7 @@ mod tests {
             found(&variables, home.path()).unwrap(),
             [(unix("/a/b.sock"), "DOCKER_HOST".to_owned())]
         );
-        let tcp = Endpoint::Tcp("tcp://10.0.0.1:2375".to_owned());
+        let tcp = EngineEndpoint::Tcp("tcp://10.0.0.1:2375".to_owned());
         for host in [
             "tcp://10.0.0.1:2375",
             "http://10.0.0.1:2375",

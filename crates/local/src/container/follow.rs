@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::error::{EngineError, failed, is_missing, plain};
 use super::log::{self, Piece, Until};
-use super::{ContainerRunner, Patience, Stage, ended, stage};
+use super::{ContainerRunner, Stage, StopPatience, ended, stage};
 use crate::failpoint;
-use crate::runner::Ended;
+use crate::runner::TaskEnd;
 
 /// The shortest time between two checks whether the container runs, so that a talkative command
 /// does not keep the engine busy.
@@ -59,7 +59,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         }
     }
 
-    pub(super) async fn follow(mut self) -> Result<Ended, EngineError> {
+    pub(super) async fn follow(mut self) -> Result<TaskEnd, EngineError> {
         let (runner, id) = (self.runner, self.id);
         let ended = tokio::select! {
             ended = wait(runner, id) => ended?,
@@ -141,7 +141,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
     /// Reads the log as it grows. After a break it continues at the same byte. Ends only when it is
     /// dropped.
     async fn stream(&mut self) -> Infallible {
-        let mut patience = Patience::new();
+        let mut patience = StopPatience::new();
         loop {
             failpoint!("container.logs.before");
             let pieces = log::read(
@@ -194,7 +194,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
 
     /// Reads the rest of an ended container's log.
     async fn drain(&mut self) -> Result<(), EngineError> {
-        let mut patience = Patience::new();
+        let mut patience = StopPatience::new();
         loop {
             failpoint!("container.drain.before");
             let read = self.take_rest().await;
@@ -289,8 +289,8 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
 
 /// Waits until the container has ended. Engines answer "wait" in different ways, and the answer may
 /// be cut off, so the inspection decides.
-async fn wait(runner: &ContainerRunner, id: &str) -> Result<Ended, EngineError> {
-    let mut patience = Patience::new();
+async fn wait(runner: &ContainerRunner, id: &str) -> Result<TaskEnd, EngineError> {
+    let mut patience = StopPatience::new();
     loop {
         failpoint!("container.wait.before");
         // Its answer and its failure mean the same: inspect the container.

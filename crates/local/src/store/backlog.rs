@@ -18,13 +18,13 @@ use crate::database::{WorkerId, count, moment};
 pub(super) const COUNT_MAX: u32 = 10_000;
 
 /// One worker's backlog for a limit.
-pub(super) struct Backlog {
+pub(super) struct BacklogRows {
     pub(super) key: LimitKey,
     pub(super) worker: WorkerId,
 }
 
 /// A submitter, and the tag of its first entry.
-struct Turn {
+struct RowTurn {
     submitter: String,
     begins: u64,
 }
@@ -75,7 +75,7 @@ impl Row {
     }
 }
 
-impl Backlog {
+impl BacklogRows {
     /// Returns each submitter's first due entries, for as many submitters as it takes to find the
     /// first `limit` entries of the backlog.
     pub(super) fn rows(self, db: &Connection, now: i64, limit: u32) -> rusqlite::Result<Rows> {
@@ -132,7 +132,7 @@ impl Backlog {
 
 /// The submitters that have entries in a backlog. The query jumps from name to name in the index,
 /// so ten thousand entries of one submitter cost as much as one entry.
-fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<Vec<Turn>> {
+fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<Vec<RowTurn>> {
     let reached = reached(db, backlog, worker.as_str())?;
     db.prepare_cached(
         "WITH RECURSIVE names (name) AS (
@@ -145,7 +145,7 @@ fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<
     )?
     .query_map([backlog, worker.as_str()], |row| {
         let served: Option<i64> = row.get(1)?;
-        Ok(Turn { submitter: row.get(0)?, begins: reached.max(count(served.unwrap_or_default())) })
+        Ok(RowTurn { submitter: row.get(0)?, begins: reached.max(count(served.unwrap_or_default())) })
     })?
     .collect()
 }
@@ -203,7 +203,7 @@ pub(super) fn ahead(
         .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
         .query_row([entry.id.as_str()], |row| row.get(0))
         .optional()?;
-    let counting = Counting {
+    let counting = RowCount {
         db: &snapshot,
         backlog: entry.backlog.to_string(),
         worker: owner.map_or_else(|| own.clone(), WorkerId::from),
@@ -213,7 +213,7 @@ pub(super) fn ahead(
     counting.all()
 }
 
-struct Counting<'a> {
+struct RowCount<'a> {
     db: &'a Connection,
     backlog: String,
     worker: WorkerId,
@@ -221,7 +221,7 @@ struct Counting<'a> {
     entry: &'a BacklogEntry,
 }
 
-impl Counting<'_> {
+impl RowCount<'_> {
     fn all(&self) -> rusqlite::Result<u32> {
         let turns = turns(self.db, &self.backlog, &self.worker)?;
         let before = self.of_the_same()?;
@@ -279,7 +279,7 @@ impl Counting<'_> {
 
     /// Counts another submitter's entries with a smaller tag, and its entry with the same tag if
     /// that one comes first.
-    fn of_another(&self, turn: &Turn, tag: u64) -> rusqlite::Result<i64> {
+    fn of_another(&self, turn: &RowTurn, tag: u64) -> rusqlite::Result<i64> {
         let Some(smaller) = tag.checked_sub(turn.begins) else {
             return Ok(0);
         };
@@ -300,7 +300,7 @@ impl Counting<'_> {
         Ok(counted + i64::from(self.tie_comes_first(turn, smaller)?))
     }
 
-    fn tie_comes_first(&self, turn: &Turn, place: i64) -> rusqlite::Result<bool> {
+    fn tie_comes_first(&self, turn: &RowTurn, place: i64) -> rusqlite::Result<bool> {
         let tie = self
             .db
             .prepare_cached(

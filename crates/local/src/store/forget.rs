@@ -20,13 +20,13 @@ use super::{
 type Use = BTreeMap<String, i64>;
 
 /// A row with a record that may be broken.
-struct Kept {
+struct KeptRows {
     raw: Raw,
     /// The status column, for a record that is broken as a whole.
     status: Option<String>,
 }
 
-impl Kept {
+impl KeptRows {
     /// Reads a row of the id, the record and the status.
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         let status = match row.get_ref(2)? {
@@ -90,7 +90,7 @@ pub(super) fn forget(
 ) -> rusqlite::Result<Forgetting> {
     let kept = db
         .prepare_cached("SELECT id, record, status FROM executions WHERE id = ?1")?
-        .query_row([id.as_str()], Kept::of)
+        .query_row([id.as_str()], KeptRows::of)
         .optional()?;
     let Some(kept) = kept else {
         return Ok(Forgetting::Missing);
@@ -175,7 +175,7 @@ fn still_held(db: &Connection) -> rusqlite::Result<Option<Use>> {
     let mut select = db.prepare_cached(
         "SELECT id, record, status FROM executions WHERE ended_at IS NULL AND line IS NULL",
     )?;
-    for kept in select.query_map([], Kept::of)? {
+    for kept in select.query_map([], KeptRows::of)? {
         let Some(holds) = kept?.holds() else {
             return Ok(None);
         };

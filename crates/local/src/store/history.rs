@@ -12,7 +12,7 @@ use super::columns::Raw;
 use crate::database::{WorkerId, millis, moment};
 
 /// What a fragment may mean: ids that begin or end with it, or the execution of this task.
-pub(super) enum Wanted {
+pub(super) enum WantedRows {
     Id {
         prefix: String,
         reversed_suffix: String,
@@ -20,7 +20,7 @@ pub(super) enum Wanted {
     Task(String),
 }
 
-impl Wanted {
+impl WantedRows {
     /// Returns `None` for text that can be neither part of an id nor an ARN.
     pub(super) fn of(fragment: &str) -> Option<Self> {
         let fragment = fragment.trim();
@@ -46,15 +46,19 @@ fn is_task_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<String>> {
+pub(super) fn find(
+    db: &Connection,
+    wanted: &WantedRows,
+    limit: u32,
+) -> rusqlite::Result<Vec<String>> {
     match wanted {
-        Wanted::Task(task_id) => db
+        WantedRows::Task(task_id) => db
             .prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1 LIMIT ?2")?
             .query_map(params![task_id, limit], |row| row.get(0))?
             .collect(),
         // No character of an id comes after '~', so it ends the range of ids with this prefix.
         // `+id` keeps the second search in the index of reversed ids, which has few matches.
-        Wanted::Id { prefix, reversed_suffix } => db
+        WantedRows::Id { prefix, reversed_suffix } => db
             .prepare_cached(
                 "SELECT id FROM (SELECT id FROM executions WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id DESC LIMIT ?3)
                  UNION
@@ -67,12 +71,12 @@ pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Re
 }
 
 /// A query for one page of records, and one more record that shows whether there is a next page.
-pub(super) struct Query {
+pub(super) struct HistoryQuery {
     sql: String,
     values: Vec<Value>,
 }
 
-impl Query {
+impl HistoryQuery {
     /// Newest first. Each condition has an index in this order, so a page of any age costs the
     /// same.
     pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {

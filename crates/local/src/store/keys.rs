@@ -33,7 +33,7 @@ pub(super) fn add(db: &Connection, key: &KeyRecord, json: &str) -> rusqlite::Res
 }
 
 /// A key that replaces another one.
-pub(super) struct Rotation {
+pub(super) struct KeyRotation {
     name: String,
     old_id: String,
     /// The old key's record, if the old key stays valid.
@@ -44,7 +44,7 @@ pub(super) struct Rotation {
     kept: String,
 }
 
-impl Rotation {
+impl KeyRotation {
     pub(super) fn of(old: &KeyRecord, new: &KeyRecord) -> Result<Self, PortError> {
         let (name, old_id, new_id) = (new.name.clone(), old.id.clone(), new.id.clone());
         let kept: Vec<_> = new
@@ -68,8 +68,8 @@ impl Rotation {
     }
 }
 
-pub(super) fn rotate(db: &Connection, rotation: &Rotation) -> rusqlite::Result<bool> {
-    let Rotation {
+pub(super) fn rotate(db: &Connection, rotation: &KeyRotation) -> rusqlite::Result<bool> {
+    let KeyRotation {
         name,
         old_id,
         old,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::{
     Timestamp,
     limit::{Admission, LimitKey, RateKey},
-    throttle::{Bucket, Rate, Usage},
+    throttle::{Rate, TokenBucket, Usage},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -77,7 +77,7 @@ pub(super) fn take_tokens(
     let bucket = db
         .prepare_cached("SELECT spent, at FROM buckets WHERE key = ?1")?
         .query_row([&key], |row| {
-            Ok(Bucket {
+            Ok(TokenBucket {
                 spent: row.get(0)?,
                 at: moment(row.get(1)?),
             })

@@ -181,7 +181,7 @@ pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option
 }
 
 /// A record's next version, with everything that is derived from it.
-pub(super) struct Change {
+pub(super) struct RecordChange {
     row: Row,
     from_revision: i64,
     /// Status and backlog entry are as before, so no index changes.
@@ -193,7 +193,7 @@ pub(super) struct Change {
     started: Vec<BacklogEntry>,
 }
 
-impl Change {
+impl RecordChange {
     pub(super) fn between(
         before: &Execution,
         after: &Execution,
@@ -232,19 +232,19 @@ impl Change {
 }
 
 /// The result of an update.
-pub(super) enum Verdict {
+pub(super) enum WriteVerdict {
     Written,
     Conflict,
     Full(LimitKey),
 }
 
 /// Checks everything before it writes anything, so a refusal leaves nothing behind.
-pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdict> {
+pub(super) fn update(db: &Connection, change: &RecordChange) -> rusqlite::Result<WriteVerdict> {
     let Some(worker) = owner_at(db, change)? else {
-        return Ok(Verdict::Conflict);
+        return Ok(WriteVerdict::Conflict);
     };
     if let Some(full) = limits::first_full(db, &change.admissions, &change.usage)? {
-        return Ok(Verdict::Full(full));
+        return Ok(WriteVerdict::Full(full));
     }
     write(db, change)?;
     note_task_ids(db, &change.row.id, &change.task_ids)?;
@@ -252,11 +252,11 @@ pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdi
     for backlog_entry in &change.started {
         charge(db, backlog_entry, &worker)?;
     }
-    Ok(Verdict::Written)
+    Ok(WriteVerdict::Written)
 }
 
 /// The worker that owns the record, if the record still has the revision that was read.
-fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>> {
+fn owner_at(db: &Connection, change: &RecordChange) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT pump FROM executions WHERE id = ?1 AND revision = ?2")?
         .query_row(params![change.row.id, change.from_revision], |row| {
             row.get(0)
@@ -264,7 +264,7 @@ fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>
         .optional()
 }
 
-fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
+fn write(db: &Connection, change: &RecordChange) -> rusqlite::Result<()> {
     let row = &change.row;
     if change.only_record {
         return db

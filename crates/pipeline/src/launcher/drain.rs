@@ -24,7 +24,7 @@ use domain::{
     request::TaskSize,
     task::{self, TaskDefinition},
     throttle::{self, Usage},
-    transition::Plan,
+    transition::LaunchPlan,
 };
 use futures_util::future::join_all;
 
@@ -877,7 +877,7 @@ where
             Ensured::Ready(arn) => {
                 let nonce = format!("{:032x}", self.system.bits());
                 let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
-                let after = before.launching(Plan { nonce, run_task }, now);
+                let after = before.launching(LaunchPlan { nonce, run_task }, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
             }
             Ensured::Soon => Ok(Ready::Soon),

@@ -7,7 +7,7 @@ use domain::{
     execution::Execution,
     group::{
         GroupCancel, GroupRerun, GroupWork,
-        rerun::{Page, Rejection},
+        rerun::{Rejection, RerunPage},
     },
     history::{Cursor, Filter, Loaded},
     id::ExecutionId,
@@ -74,8 +74,12 @@ where
         }
     }
 
-    async fn run_again(&self, rerun: &GroupRerun, members: Vec<Loaded>) -> Result<Page, PortError> {
-        let (mut page, mut failed) = (Page::default(), Vec::new());
+    async fn run_again(
+        &self,
+        rerun: &GroupRerun,
+        members: Vec<Loaded>,
+    ) -> Result<RerunPage, PortError> {
+        let (mut page, mut failed) = (RerunPage::default(), Vec::new());
         for member in members {
             match member {
                 Ok(member) if rerun.covers(&member) => failed.push(member),
@@ -188,7 +192,7 @@ where
     async fn note_rerun(
         &self,
         rerun: &GroupRerun,
-        page: Page,
+        page: RerunPage,
         next: Option<&Cursor>,
     ) -> Result<(), PortError> {
         let mut now_there = rerun.clone();

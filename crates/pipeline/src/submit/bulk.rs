@@ -29,7 +29,7 @@ use crate::{http, intake::backlog_of, unreadable::passed_over};
 const READS: usize = 32;
 
 /// A line that can be run.
-struct Line {
+struct SubmissionLine {
     index: u32,
     request: LaunchRequest,
 }
@@ -77,7 +77,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         &self,
         caller: &Caller,
         bulk: BulkRequest,
-    ) -> Result<(Vec<Line>, Vec<BulkRejection>), PortError> {
+    ) -> Result<(Vec<SubmissionLine>, Vec<BulkRejection>), PortError> {
         let drafts: Vec<_> = bulk
             .executions
             .into_iter()
@@ -96,7 +96,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let (mut lines, mut rejected) = (Vec::new(), Vec::new());
         for (index, draft) in (bulk.first_index..).zip(drafts) {
             match draft.and_then(|draft| self.intake().judged(caller, draft, &known)) {
-                Ok(request) => lines.push(Line { index, request }),
+                Ok(request) => lines.push(SubmissionLine { index, request }),
                 Err(errors) => rejected.push(BulkRejection { index, errors }),
             }
         }
@@ -107,7 +107,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         &self,
         caller: &Caller,
         submission: &Submission,
-        line: Line,
+        line: SubmissionLine,
     ) -> Option<(u32, Execution)> {
         let pool = task::pool(&line.request, self.settings);
         let (id, at) = (submission.execution(line.index)?, submission.opened_at);

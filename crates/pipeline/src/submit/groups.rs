@@ -6,7 +6,7 @@ use domain::{
     execution::Execution,
     group::{
         GroupCancel, GroupRerun, GroupWork,
-        rerun::{Wish, fresh_submission},
+        rerun::{RerunWish, fresh_submission},
     },
     history::Filter,
     key::Caller,
@@ -81,7 +81,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// Returns the caller's wish, if it is valid by itself.
-    fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
+    fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<RerunWish, Problem> {
         let GroupRerunRequest {
             submission_id,
             changes,
@@ -102,7 +102,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 "leave it out: each run has a key of its own here".into(),
             ));
         }
-        Ok(Wish {
+        Ok(RerunWish {
             of,
             into,
             submission,
@@ -160,7 +160,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     async fn begin(
         &self,
         caller: &Caller,
-        wish: Wish,
+        wish: RerunWish,
         rerun: GroupRerun,
     ) -> Result<GroupRerun, Problem> {
         let failed = |error: PortError| http::failed(&error);

@@ -14,7 +14,7 @@ use domain::{Timestamp, ports::Clock};
 
 use super::{
     super::{script::locked, time::Virtual},
-    plan::{Plan, Weather},
+    plan::{LaunchPlan, Weather},
 };
 use crate::{random::Random, simulation::start};
 
@@ -33,7 +33,7 @@ pub(super) struct Fate {
 }
 
 impl Fate {
-    pub(super) fn new(plan: &Plan, time: Virtual) -> Self {
+    pub(super) fn new(plan: &LaunchPlan, time: Virtual) -> Self {
         Self {
             random: Mutex::new(Random::keyed(plan.seed, "fate", 0)),
             weather: plan.weather.clone(),

@@ -69,7 +69,7 @@ pub struct Errand {
 
 /// One simulation.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LaunchPlan {
     /// The seed for everything random.
     pub seed: u64,
     /// The account.
@@ -81,7 +81,7 @@ pub struct Plan {
     pub fast: usize,
     /// The users.
     pub errands: Vec<Errand>,
-    /// The faults until [`Plan::clear_after`].
+    /// The faults until [`LaunchPlan::clear_after`].
     pub weather: Weather,
     /// How long faults happen.
     pub clear_after: TimeDelta,
@@ -101,7 +101,7 @@ fn millis(range: RangeInclusive<i64>) -> RangeInclusive<TimeDelta> {
     TimeDelta::milliseconds(*range.start())..=TimeDelta::milliseconds(*range.end())
 }
 
-impl Plan {
+impl LaunchPlan {
     /// Two runs with one lock, the second of which is cancelled, and a submission of two. No
     /// faults.
     #[must_use]
