@@ -1,27 +1,45 @@
-//! The code uses the words of the design's dictionary.
+//! The words of the code are those of the design's dictionary, and each stands for one thing.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use shape::{sources, words};
+use shape::{
+    names,
+    sources::{self, Source},
+    words,
+};
 
-/// Words in comments and strings do not count.
-#[test]
-fn no_identifier_is_a_word_that_the_dictionary_replaced() {
+/// The clock and the randomness of the machine. Both adapters have one, and neither imports the
+/// other.
+const SAME_THING: [&str; 1] = ["System"];
+
+fn all() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let sources = sources::all(&root).expect("the sources can be read");
     assert!(sources.len() > 300, "only {} sources", sources.len());
-    let found: Vec<_> = sources
-        .iter()
-        .flat_map(|source| words::of(source).expect("it is Rust"))
-        .map(|found| {
+    sources
+}
+
+/// Words in comments and texts are not looked at.
+#[test]
+fn no_identifier_is_a_word_that_the_dictionary_replaced() {
+    let mut found = Vec::new();
+    for source in all() {
+        for identifier in words::of(&source).expect("it is Rust") {
             let words::Found {
                 path,
                 line,
                 word,
                 instead,
-            } = found;
-            format!("{path}:{line}: `{word}`, better: {instead}")
-        })
-        .collect();
+            } = identifier;
+            found.push(format!("{path}:{line}: `{word}`, better: {instead}"));
+        }
+    }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_type_name_stands_for_different_things_in_two_crates() {
+    let shared = names::shared(&all()).expect("they are Rust");
+    let names: BTreeSet<_> = shared.keys().map(String::as_str).collect();
+    assert_eq!(names, SAME_THING.into(), "{shared:#?}");
 }
