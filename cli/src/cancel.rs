@@ -176,7 +176,7 @@ async fn wait_for(
     for status in OPEN {
         let see = |listed: Listed| match listed {
             Listed::Run(run) if run.submitted_at <= mark.at => {
-                open.extend([run.execution_id.clone()])
+                open.extend([run.execution_id.clone()]);
             }
             Listed::Run(_) | Listed::Unreadable(_) => {}
         };

@@ -234,7 +234,7 @@ impl Client {
             Self::Local(_) if news => {}
             // The wait may end by a change or by the timeout; both are fine.
             Self::Local(machine) => {
-                drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await)
+                drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await);
             }
             Self::Remote(remote) => {
                 let asked = answer.retry_after().unwrap_or_default();

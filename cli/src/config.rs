@@ -99,7 +99,7 @@ impl ConfigArgs {
             Action::Unset { name } => unset(context, name)?,
             Action::Use { name } => use_stack(context, name)?,
             Action::Path => {
-                output::text(context, &format!("{}\n", context.home.config()?.display()))?
+                output::text(context, &format!("{}\n", context.home.config()?.display()))?;
             }
         }
         Ok(exit::SUCCESS)

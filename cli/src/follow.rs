@@ -386,17 +386,17 @@ fn advice(client: &Client, id: &ExecutionId) -> String {
 /// What a run is doing, in one line.
 pub(crate) fn progress(run: &ExecutionView) -> String {
     match &run.waiting {
-        Some(waiting) => format!("{}: {}", run.status, place(waiting)),
+        Some(waiting) => format!("{}: {}", run.status, position(waiting)),
         None => run.status.to_string(),
     }
 }
 
 /// A position in a backlog, in words: `12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min`.
-pub(crate) fn place(waiting: &WaitingView) -> String {
-    let about = if waiting.place > 100 { "about " } else { "" };
+pub(crate) fn position(waiting: &WaitingView) -> String {
+    let about = if waiting.position > 100 { "about " } else { "" };
     let mut text = format!(
         "{about}{} in line: {}",
-        ordinal(waiting.place),
+        ordinal(waiting.position),
         waiting.reason
     );
     if let Some(seconds) = waiting
@@ -440,11 +440,11 @@ mod tests {
             limit: "pool:fargate-spot".into(),
             used: 6.0,
             max: Some(6.0),
-            place: 12,
+            position: 12,
             estimate_seconds: Some(180),
         };
         assert_eq!(
-            place(&waiting),
+            position(&waiting),
             "12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min"
         );
     }

@@ -282,7 +282,7 @@ impl GroupWatch {
             match listed {
                 Listed::Run(run) => self.note_run(run),
                 Listed::Unreadable(found) => {
-                    self.give_up(&found.execution_id, found.status.clone(), &found.reason)
+                    self.give_up(&found.execution_id, found.status.clone(), &found.reason);
                 }
             }
         }

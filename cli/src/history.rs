@@ -160,7 +160,7 @@ fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> St
     let what = run.request.name.as_ref().unwrap_or(&run.request.command);
     let what = &run.waiting.as_ref().map_or_else(
         || what.clone(),
-        |waiting| format!("{} in line: {what}", follow::ordinal(waiting.place)),
+        |waiting| format!("{} in line: {what}", follow::ordinal(waiting.position)),
     );
     format!(
         "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",

@@ -114,7 +114,7 @@ impl Rollout {
         };
         let printer = ProgressPrinter::on(&context.screen);
         let deployed = install::deploy(&target.account, &target.name, &wish, &|progress| {
-            printer.tell(progress)
+            printer.tell(progress);
         })
         .await;
         context.screen.no_progress();

@@ -230,7 +230,7 @@ fn page(run: &ExecutionView, screen: &Screen) -> String {
 fn outcome_rows(page: &mut ManPage, run: &ExecutionView) {
     page.row("exit code", run.exit_code.map(|code| code.to_string()));
     page.row("reason", run.reason.clone());
-    page.row("waiting", run.waiting.as_ref().map(follow::place));
+    page.row("waiting", run.waiting.as_ref().map(follow::position));
 }
 
 fn request_rows(page: &mut ManPage, run: &ExecutionView) {

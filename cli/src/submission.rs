@@ -590,7 +590,7 @@ impl Told<'_> {
                 InterruptWish::Stay => {}
                 InterruptWish::Detach => break None,
                 InterruptWish::Cancel => {
-                    cancel_all(context, client, submission, *batch, None, interrupts).await?
+                    cancel_all(context, client, submission, *batch, None, interrupts).await?;
                 }
             }
         };

@@ -186,7 +186,7 @@ fn follow(rate: Rate) -> Outcome {
         if !over && millis >= 1000 * SECONDS {
             over = true;
             runs.iter().for_each(|run| {
-                drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded"))
+                drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded"));
             });
         }
         let follower = &mut followers[index];

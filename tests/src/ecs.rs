@@ -701,7 +701,7 @@ impl Ecs {
             Strike::SpotInterruption => self.interrupt(number, now),
             Strike::HostFailure => self.host_fails(number, now),
             Strike::OutOfMemory if self.tasks[number].is(RUNNING) => {
-                self.out_of_memory(number, now)
+                self.out_of_memory(number, now);
             }
             Strike::OutOfMemory => return false,
         }
@@ -780,7 +780,7 @@ impl Ecs {
             match step {
                 Step::Foreign => self.foreigners_change(at),
                 Step::Of { task, plan, next } if self.tasks[task].plan == plan => {
-                    self.carry_out(task, next, at)
+                    self.carry_out(task, next, at);
                 }
                 Step::Of { .. } => {}
             }

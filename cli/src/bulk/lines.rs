@@ -407,7 +407,7 @@ mod tests {
             json!({"image": "a", "repo": "r", "branch": "b", "cpu": "512", "env": {"A": "1", "B": "2"}, "secrets": ["S"]}),
         );
         let check = |line: Value, expected: Value| {
-            assert_eq!(Value::Object(over(&defaults, &object(line))), expected)
+            assert_eq!(Value::Object(over(&defaults, &object(line))), expected);
         };
         check(
             json!({"command": "c", "env": {"B": "3"}, "secrets": ["T", "S"]}),

@@ -273,7 +273,7 @@ fn entries(
         match (members.get(&key), rejection) {
             (_, Some(rejection)) => sent.rejected.push((number, rejection.errors.clone())),
             (Some(id), None) if known.contains_key(&key) => {
-                sent.existing.push((number, id.clone()))
+                sent.existing.push((number, id.clone()));
             }
             (Some(id), None) => sent.accepted.push((number, id.clone())),
             // This run failed after the server had looked at it.

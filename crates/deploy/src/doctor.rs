@@ -766,7 +766,7 @@ mod tests {
             "L-36FBB829",
         );
         let follows = with_stack(|stack| {
-            stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")])
+            stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")]);
         });
         assert!(
             judge(&follows)

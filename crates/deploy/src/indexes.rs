@@ -386,12 +386,12 @@ mod tests {
         let error = refused(&|table| table.key_schema[0].attribute_name = "id".into());
         assert_eq!(error, PlanError::TableKey);
         let error = refused(&|table| {
-            table.global_secondary_indexes[0].projection.projection_type = "ALL".into()
+            table.global_secondary_indexes[0].projection.projection_type = "ALL".into();
         });
         assert_eq!(error, PlanError::ChangedIndex("a".into()));
         assert!(error.to_string().contains("new name"), "{error}");
         let error = refused(&|table| {
-            table.global_secondary_indexes[0].key_schema[0].key_type = "RANGE".into()
+            table.global_secondary_indexes[0].key_schema[0].key_type = "RANGE".into();
         });
         assert_eq!(error, PlanError::ChangedIndex("a".into()));
         let error = refused(&|table| table.attribute_definitions[1].attribute_type = "N".into());

@@ -182,6 +182,7 @@ pub struct RequestView {
 
 /// Why an execution waits, and at which position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WaitingForm", into = "WaitingForm")]
 pub struct WaitingView {
     /// The reason, in words.
     pub reason: String,
@@ -192,9 +193,49 @@ pub struct WaitingView {
     /// The most that may be in use; `null` for no limit.
     pub max: Option<f64>,
     /// Its position in the backlog, from 1: exact up to 100.
-    pub place: u32,
+    pub position: u32,
     /// About how many seconds it will still wait, if that can be estimated.
     pub estimate_seconds: Option<u64>,
+}
+
+/// The JSON of a [`WaitingView`]. For one release it has the position under its old name, `place`,
+/// as well. It is read under either name, from servers of the release before and of those to come.
+#[derive(Serialize, Deserialize)]
+struct WaitingForm {
+    reason: String,
+    limit: String,
+    used: f64,
+    max: Option<f64>,
+    position: Option<u32>,
+    place: Option<u32>,
+    estimate_seconds: Option<u64>,
+}
+
+impl From<WaitingView> for WaitingForm {
+    fn from(view: WaitingView) -> Self {
+        Self {
+            reason: view.reason,
+            limit: view.limit,
+            used: view.used,
+            max: view.max,
+            position: Some(view.position),
+            place: Some(view.position),
+            estimate_seconds: view.estimate_seconds,
+        }
+    }
+}
+
+impl From<WaitingForm> for WaitingView {
+    fn from(form: WaitingForm) -> Self {
+        Self {
+            reason: form.reason,
+            limit: form.limit,
+            used: form.used,
+            max: form.max,
+            position: form.position.or(form.place).unwrap_or_default(),
+            estimate_seconds: form.estimate_seconds,
+        }
+    }
 }
 
 /// One attempt.
@@ -676,5 +717,31 @@ impl Problem {
     #[must_use]
     pub fn has_faults(&self) -> bool {
         self.code == INVALID_REQUEST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client of this release talks to servers of the release before and of the next one.
+    #[test]
+    fn a_position_is_sent_under_both_names_and_read_under_either() {
+        let view = WaitingView {
+            reason: "lock prod is held".into(),
+            limit: "lock:prod".into(),
+            used: 1.0,
+            max: Some(1.0),
+            position: 7,
+            estimate_seconds: None,
+        };
+        let sent = serde_json::to_value(&view).expect("it is JSON");
+        assert_eq!((&sent["position"], &sent["place"]), (&7.into(), &7.into()));
+        for other in ["position", "place"] {
+            let mut received = sent.clone();
+            received.as_object_mut().expect("an object").remove(other);
+            let read: WaitingView = serde_json::from_value(received).expect("it is a view");
+            assert_eq!(read, view, "without {other}");
+        }
     }
 }

@@ -418,7 +418,7 @@ impl MarkerFacts {
         match marker {
             Marker::SetUp => self.set_up_at = self.set_up_at.or(Some(at)),
             Marker::Commit(commit) => {
-                self.commit = self.commit.take().or_else(|| Some(commit.clone()))
+                self.commit = self.commit.take().or_else(|| Some(commit.clone()));
             }
             Marker::Start => self.started_at = self.started_at.or(Some(at)),
             Marker::Exit(code) => self.exit = self.exit.or(Some(*code)),

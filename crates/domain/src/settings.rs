@@ -51,7 +51,7 @@ impl Allowed {
             faults.push(FieldError {
                 field: field.into(),
                 message,
-            })
+            });
         };
         if let Some(role) = &request.task_role {
             let named = role.as_str();
@@ -62,7 +62,7 @@ impl Allowed {
             };
             match arn.parse() {
                 Ok(role) if is_below(&arn, &self.task_role_prefix) => {
-                    request.task_role = Some(role)
+                    request.task_role = Some(role);
                 }
                 _ => fault(
                     "task_role",

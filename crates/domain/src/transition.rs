@@ -368,7 +368,7 @@ impl Execution {
                     reason,
                 },
                 now,
-            )
+            );
         })
     }
 
@@ -384,7 +384,7 @@ impl Execution {
                     reason: reason.to_owned(),
                 },
                 now,
-            )
+            );
         })
     }
 

@@ -554,7 +554,7 @@ async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -
     loop {
         match ask().await {
             Err(fault) if is_between_states(&fault) && !patience.is_spent() => {
-                patience.pause().await
+                patience.pause().await;
             }
             answer => return answer,
         }

@@ -200,7 +200,7 @@ impl LocalQueue {
         let due = async {
             match self.next_due(queue).await {
                 Ok(Some(due)) => {
-                    tokio::time::sleep((due - System.now()).to_std().unwrap_or_default()).await
+                    tokio::time::sleep((due - System.now()).to_std().unwrap_or_default()).await;
                 }
                 Ok(None) => std::future::pending().await,
                 // The receive that follows meets the same fault, and reports it.

@@ -383,7 +383,7 @@ impl TasksInner {
         match self.follow_unless_closed(&arn, origin, stop).await {
             Ok(()) => {}
             Err(FollowError::Closed) => {
-                tracing::info!(task = %arn, "a task was closed by somebody else")
+                tracing::info!(task = %arn, "a task was closed by somebody else");
             }
             Err(error) => {
                 tracing::error!(task = %arn, %error, "a task cannot be followed");
@@ -535,7 +535,7 @@ impl TasksInner {
                 let followed = match LogWriter::open(&self.logs.path(job.id())) {
                     Ok(mut log) => {
                         let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| {
-                            self.wrote(job, lines)
+                            self.wrote(job, lines);
                         });
                         self.host
                             .follow(id, attempt, &job.nonce, &mut running, &mut log, told)
@@ -624,7 +624,7 @@ impl TasksInner {
             loop {
                 match self.follow_log(job, engine, id).await {
                     Err(FollowError::Io(error)) if is_for_want_of_room(&error) => {
-                        again_soon(job, &error).await
+                        again_soon(job, &error).await;
                     }
                     ended => return ended,
                 }
@@ -755,7 +755,7 @@ impl TasksInner {
             match self.engine().await {
                 Ok(engine) => engine.remove(&id).await,
                 Err(error) => {
-                    tracing::warn!(container = id, error, "a container cannot be removed")
+                    tracing::warn!(container = id, error, "a container cannot be removed");
                 }
             }
         }
@@ -972,7 +972,7 @@ impl Tasks for LocalTasks {
                 // The task exists, so it is not missing. Its record cannot be read, so nothing may
                 // be concluded about it.
                 Some(Err(error)) => {
-                    tracing::error!(task = arn, %error, "a task cannot be looked at")
+                    tracing::error!(task = arn, %error, "a task cannot be looked at");
                 }
                 None => described.missing.push(arn.clone()),
             }

@@ -167,7 +167,7 @@ impl Worker {
             }
             match self.queue.receive(name, BATCH, VISIBILITY).await {
                 Ok(received) if received.is_empty() => {
-                    until(&mut stop, self.queue.arrived(name)).await
+                    until(&mut stop, self.queue.arrived(name)).await;
                 }
                 Ok(received) => drop(batches.spawn(self.clone().deal_with(name, received))),
                 Err(error) => {

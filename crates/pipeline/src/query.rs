@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The position up to which the number is exact (DESIGN §5).
-const EXACT_PLACES: u32 = 100;
+const EXACT_POSITIONS: u32 = 100;
 /// How many candidates the answer to an ambiguous id lists. A few are enough to show that more of
 /// the id is needed.
 const CANDIDATES: u32 = 5;
@@ -79,7 +79,7 @@ struct SeenBacklogs {
     states: BTreeMap<LimitKey, BacklogState>,
     usage: BTreeMap<LimitKey, Usage>,
     /// The last position that was returned, by backlog, submitter and priority.
-    places: BTreeMap<(LimitKey, String, i32), u32>,
+    positions: BTreeMap<(LimitKey, String, i32), u32>,
 }
 
 /// A part of an execution's log, and the seconds until the next poll.
@@ -409,7 +409,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             self.usage(key, seen).await?,
             throttle::max_of(key, &execution.request, quota),
         );
-        let place = self.place(entry, seen).await?;
+        let position = self.position(entry, seen).await?;
         let postponed = entry.not_before.filter(|due| *due > now);
         let reason = match (&execution.state, by) {
             (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
@@ -431,15 +431,15 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             (Some(due), _) => u64::try_from((due - now).num_seconds()).ok(),
             (None, Some(HeldBy::Rate)) => self
                 .launches_per_second(execution.pool)
-                .map(|rate| throttle::seconds(place, rate)),
-            (None, _) => state.estimate_seconds(place, now),
+                .map(|rate| throttle::seconds(position, rate)),
+            (None, _) => state.estimate_seconds(position, now),
         };
         Ok(WaitingView {
             reason,
             limit: key.to_string(),
             used: shown(usage.used),
             max: max.map(shown),
-            place,
+            position,
             estimate_seconds: estimate,
         })
     }
@@ -469,23 +469,27 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Returns the position, from 1. Beyond the exact ones, an entry is taken to stand right behind
     /// the last entry of the same submitter. Counting again for each entry of a page would cost as
     /// much as the backlog is long.
-    async fn place(&self, entry: &BacklogEntry, seen: &mut SeenBacklogs) -> Result<u32, PortError> {
+    async fn position(
+        &self,
+        entry: &BacklogEntry,
+        seen: &mut SeenBacklogs,
+    ) -> Result<u32, PortError> {
         let peers = (
             entry.backlog.clone(),
             entry.submitter.clone(),
             entry.priority,
         );
         if let Some(last) = seen
-            .places
+            .positions
             .get_mut(&peers)
-            .filter(|last| **last > EXACT_PLACES)
+            .filter(|last| **last > EXACT_POSITIONS)
         {
             *last += 1;
             return Ok(*last);
         }
-        let place = self.store.ahead(entry, EXACT_PLACES).await? + 1;
-        seen.places.insert(peers, place);
-        Ok(place)
+        let position = self.store.ahead(entry, EXACT_POSITIONS).await? + 1;
+        seen.positions.insert(peers, position);
+        Ok(position)
     }
 
     /// Returns the slowest of the rates that apply to launches from a pool.
@@ -575,7 +579,7 @@ fn asked(
         faults.push(FieldError {
             field: field.into(),
             message,
-        })
+        });
     };
     let status =
         parameter("status").and_then(|text| text.parse().map_err(|e| fault("status", e)).ok());

@@ -323,7 +323,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
                         .await?,
                 ),
                 Err(error) => {
-                    tracing::warn!(%backlog, %error, "the account's quota cannot be read")
+                    tracing::warn!(%backlog, %error, "the account's quota cannot be read");
                 }
             }
         }

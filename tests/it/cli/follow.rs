@@ -84,7 +84,7 @@ fn a_run_that_waits_says_so_and_why() {
     let mut waiting = record("WAITING", None, None);
     waiting["attempts"] = json!([]);
     waiting["waiting"] = json!({"reason": "Fargate Spot vCPU 6 of 6 in use", "limit": "pool:fargate-spot", "used": 6.0,
-        "max": 6.0, "place": 12, "estimate_seconds": 180});
+        "max": 6.0, "position": 12, "estimate_seconds": 180});
     let api = StandIn::new(move |asked| match asked.path.contains("/logs") {
         true => Reply::json(&page(&[], None, false)),
         false => Reply::json(&waiting),

@@ -128,7 +128,7 @@ impl Newer for Dir {
 
     async fn set_status(&self, id: &ExecutionId, status: &str) {
         self.change(id, |record| {
-            record["state"] = json!({"status": status, "after": ["exec_1"]})
+            record["state"] = json!({"status": status, "after": ["exec_1"]});
         });
     }
 
@@ -254,7 +254,7 @@ impl Two {
         let wake = Arc::clone(&woken);
         (
             LocalQueue::new(self.here.clone(), move |worker| {
-                wake.lock().expect("not poisoned").push(worker.clone())
+                wake.lock().expect("not poisoned").push(worker.clone());
             }),
             woken,
         )
@@ -544,7 +544,7 @@ async fn a_waiter_hears_of_new_and_of_delayed_messages() {
     let arrived = async |name| {
         tokio::time::timeout(LONG, queue.arrived(name))
             .await
-            .expect("it is told")
+            .expect("it is told");
     };
     let check = Message::Check {
         id: Wish::default().execution().id,

@@ -617,7 +617,7 @@ pub(crate) async fn several_updates_are_each_answered_in_their_place(store: impl
         match result {
             Ok(written) => assert_eq!(*written, load(&store, &execution.id).await),
             Err(UpdateError::Conflict) => {
-                assert_eq!(number, 1, "only this one was written by another")
+                assert_eq!(number, 1, "only this one was written by another");
             }
             Err(other) => panic!("{number}: {other}"),
         }

@@ -201,7 +201,7 @@ fn a_changed_index_and_a_changed_key_are_refused_with_what_to_do() {
         .says("the index by_group")
         .says("a new name");
     template(&world, "moved.json", |table| {
-        table["KeySchema"][1]["AttributeName"] = json!("place")
+        table["KeySchema"][1]["AttributeName"] = json!("place");
     });
     world
         .run(&upgrade("moved.json"))

@@ -38,7 +38,7 @@ fn until_places(http: &Http, ids: &[String], places: &[Value]) {
     eventually(&format!("the places are {places:?}"), || {
         let now: Vec<_> = ids
             .iter()
-            .map(|id| http.record(id)["waiting"]["place"].clone())
+            .map(|id| http.record(id)["waiting"]["position"].clone())
             .collect();
         (now == places).then_some(())
     });
@@ -177,7 +177,7 @@ fn what_a_server_leaves_is_run_within_its_limits() {
                 .count();
             (over == 5).then(|| {
                 runs.iter()
-                    .for_each(|run| assert_eq!(run["status"], "SUCCEEDED", "{run:#}"))
+                    .for_each(|run| assert_eq!(run["status"], "SUCCEEDED", "{run:#}"));
             })
         });
     }
@@ -296,7 +296,7 @@ fn a_lock_that_is_held_holds_up_nobody_else_and_says_who_waits_for_it() {
     sandbox.until_status(&waiter, "WAITING");
     let waiting = sandbox.record(&waiter)["waiting"].clone();
     assert_eq!(
-        (&waiting["limit"], &waiting["place"]),
+        (&waiting["limit"], &waiting["position"]),
         (&json!("lock:deploy"), &json!(1)),
         "{waiting:#}"
     );

@@ -730,13 +730,13 @@ fn the_positions_on_a_page_of_history_are_those_in_the_backlog() {
     let places: Vec<_> = page
         .iter()
         .rev()
-        .filter_map(|run| run["waiting"]["place"].as_u64())
+        .filter_map(|run| run["waiting"]["position"].as_u64())
         .collect();
     assert_eq!(places, (1..=159).collect::<Vec<_>>());
     let second = page.iter().rev().nth(140).unwrap()["execution_id"]
         .as_str()
         .unwrap();
-    assert_eq!(http.record(second)["waiting"]["place"], 140);
+    assert_eq!(http.record(second)["waiting"]["position"], 140);
 }
 
 /// The limited group may be the one that is named after the submission.

@@ -21,10 +21,10 @@ type Situation = fn(&mut Ecs, Timestamp);
 const SITUATIONS: [(&str, Situation); 7] = [
     ("all is well", |_, _| {}),
     ("the quota is nothing", |ecs, now| {
-        ecs.set_quota(Kind::Spot, VcpuQuota::applied(0), now)
+        ecs.set_quota(Kind::Spot, VcpuQuota::applied(0), now);
     }),
     ("one fits", |ecs, now| {
-        ecs.set_quota(Kind::Spot, VcpuQuota::applied(1), now)
+        ecs.set_quota(Kind::Spot, VcpuQuota::applied(1), now);
     }),
     ("Spot is out", |ecs, _| {
         ecs.add_outage(Outage {
@@ -41,7 +41,7 @@ const SITUATIONS: [(&str, Situation); 7] = [
             .unwrap();
     }),
     ("the rate is used up", |ecs, now| {
-        (0..20).for_each(|_| drop(ecs.run_task(&RunTask::default(), now)))
+        (0..20).for_each(|_| drop(ecs.run_task(&RunTask::default(), now)));
     }),
 ];
 
@@ -99,11 +99,11 @@ async fn both_ways_to_the_model_say_the_same() {
         let (wire, _events, over_the_wire) = on_the_wire(account(), &wire_clock).await;
         let (ecs, direct) = in_process(account(), &own_clock);
         let by_wire = told(&over_the_wire, &wire_clock, |now| {
-            wire.with(|ecs| situation(ecs, now))
+            wire.with(|ecs| situation(ecs, now));
         })
         .await;
         let by_port = told(&direct, &own_clock, |now| {
-            situation(&mut ecs.lock().unwrap(), now)
+            situation(&mut ecs.lock().unwrap(), now);
         })
         .await;
         assert_eq!(by_wire, by_port, "{name}");

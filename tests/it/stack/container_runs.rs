@@ -108,7 +108,10 @@ fn a_queued_command_waits_for_its_lock_and_is_cancelled_without_a_task() {
     let second = world.detach(&["--lock", "deploy", "true"]);
     let waiting = world.until(&second, "WAITING");
     assert_eq!(
-        (&waiting["waiting"]["limit"], &waiting["waiting"]["place"]),
+        (
+            &waiting["waiting"]["limit"],
+            &waiting["waiting"]["position"]
+        ),
         (&json!("lock:deploy"), &json!(1))
     );
     world.run(&["cancel", &second]).exits(0);

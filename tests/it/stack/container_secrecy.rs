@@ -158,7 +158,7 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
         assert_eq!(found, (None, None), "{ran:#?}");
     };
     let loud = |arguments: &[&str], input: &str, code: i32| {
-        said(&loudly(&world, arguments, input).end().exits(code))
+        said(&loudly(&world, arguments, input).end().exits(code));
     };
 
     let exec = ["exec", "--no-repo", "--secret", "API_PASSWORD", "true"];

@@ -1135,7 +1135,7 @@ fn live(account: Account, deeds: &[(i64, Deed)]) -> (Ecs, Vec<(Timestamp, Change
                 let _answer = ecs.run_task(&request, now);
             }
             Deed::Stop { task } => {
-                drop(arn(&ecs, task).map(|arn| ecs.stop_task(CLUSTER, &arn, None, now)))
+                drop(arn(&ecs, task).map(|arn| ecs.stop_task(CLUSTER, &arn, None, now)));
             }
             Deed::Strike { task, how } => {
                 let strike = [

@@ -212,9 +212,9 @@ impl PlainQueue {
     fn again(&self, at: Timestamp, input: RunTaskInput, receives: u32) {
         let mut state = locked(&self.0);
         if receives >= RECEIVES {
-            state.dead += 1
+            state.dead += 1;
         } else {
-            state.waiting.push_back((at, input, receives))
+            state.waiting.push_back((at, input, receives));
         }
     }
 }

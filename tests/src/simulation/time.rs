@@ -72,7 +72,7 @@ impl Virtual {
         let all = pool.spawner();
         let spawn = |task| {
             all.spawn_local(task)
-                .unwrap_or_else(|error| panic!("{error}"))
+                .unwrap_or_else(|error| panic!("{error}"));
         };
         let main: Pin<Box<dyn Future<Output = ()>>> =
             Box::pin(async move { *there.borrow_mut() = Some(future.await) });

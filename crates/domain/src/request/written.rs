@@ -27,7 +27,7 @@ pub fn written_keys(text: &str) -> serde_json::Result<Map<String, Value>> {
         let written: WrittenEnv<'_> = serde_json::from_str(text)?;
         let bare = env.iter_mut().filter(|(_, value)| is_bare(value));
         bare.for_each(|(name, value)| {
-            *value = as_written(written.env.get(name.as_str()).copied(), value)
+            *value = as_written(written.env.get(name.as_str()).copied(), value);
         });
     }
     Ok(keys)
