@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # the run expands it; cases.sh sets and reads them
-# Long lines (vector#14644). A log's line holds at most 256 KiB, so a longer one comes in parts (README.md, Limits), each a line. No
+# Long lines (vector#14644). A log's line holds at most 256 KiB, so a longer one comes in parts (docs/reference.md, Limits), each a line. No
 # character may be lost where it is cut.
 
 # wants_text FILE WHAT: $said/out is FILE, but for line ends where a line of more than 256 KiB was cut.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::world::{PATIENCE, World};
 
-const MANUAL: &str = include_str!("../../../README.md");
+const MANUAL: &str = include_str!("../../../docs/stack.md");
 
 /// Returns the manual's event pattern, word for word.
 fn pattern_of_the_manual() -> Value {
