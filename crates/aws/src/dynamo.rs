@@ -1,9 +1,9 @@
 //! The records of a stack: the ports [`Store`], [`Keys`], [`Definitions`] and [`Secrets`] over one
 //! DynamoDB table.
 //!
-//! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two
-//! rules hold for all of it. No question is answered by a scan. Nothing that is written for every
-//! run goes to one constant partition.
+//! docs/internals/storage.md has the table's design: which item serves which question, and at what
+//! cost. Two rules hold for all of it. No question is answered by a scan. Nothing that is written
+//! for every run goes to one constant partition.
 //!
 //! On AWS an index lags behind the table by some milliseconds (an emulator has no such delay). So
 //! an index only says where to look: the record itself is read before anything is decided or shown.
