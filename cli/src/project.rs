@@ -92,7 +92,7 @@ impl Project {
     /// Parses the text of the file at `path`.
     ///
     /// # Errors
-    /// [`ProjectError::OutputForm`].
+    /// [`ProjectError::Form`].
     pub(crate) fn parse(path: PathBuf, text: String) -> Result<Self, ProjectError> {
         let parsed = serde_norway::from_str::<Option<SubmitRequest>>(&text);
         let request = match parsed {
