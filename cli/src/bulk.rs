@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use domain::request::Name;
+use domain::request::{FieldError, Name};
 use serde_json::Value;
 
 use self::lines::{BulkLine, JsonKeys, LineFaults, ReadyLine};
@@ -114,7 +114,7 @@ impl Bulk {
             machine
                 .start()
                 .await
-                .map_err(|error| Failure::Local(error.to_string()))?;
+                .map_err(|error| Failure::other(error))?;
         }
         submission::run(context, client, &submission, &lines, self.wait).await
     }
@@ -171,8 +171,8 @@ impl Bulk {
             });
         }
         match faults.told() {
-            Some((1, found)) => Err(Failure::Lines("1 line cannot be run".to_owned(), found)),
-            Some((bad, found)) => Err(Failure::Lines(format!("{bad} lines cannot be run"), found)),
+            Some((1, found)) => Err(refused("1 line", found)),
+            Some((bad, found)) => Err(refused(&format!("{bad} lines"), found)),
             None if ready.is_empty() => {
                 Err(Failure::Usage(format!("{source} holds nothing to run")))
             }
@@ -271,4 +271,12 @@ pub(crate) fn print(context: &Context, lines: &[ReadyLine]) -> Result<u8, Failur
         .collect();
     output::text(context, &text)?;
     Ok(exit::SUCCESS)
+}
+
+/// Lines that the API would refuse: none of the submission was sent.
+fn refused(lines: &str, faults: Vec<FieldError>) -> Failure {
+    Failure::Faults {
+        summary: format!("{lines} cannot be run; nothing was sent"),
+        faults,
+    }
 }

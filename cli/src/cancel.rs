@@ -208,7 +208,7 @@ pub(crate) async fn set_mark(
         machine
             .start()
             .await
-            .map_err(|error| Failure::Local(error.to_string()))?;
+            .map_err(|error| Failure::other(error))?;
     }
     Ok(client.cancel_group(group).await?.cancel)
 }

@@ -9,12 +9,16 @@ use reqwest::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
-use crate::{local, screen::Screen};
+use crate::{
+    failure::{self, Failure},
+    local,
+    screen::Screen,
+};
 
 mod remote;
 mod retry;
 
-pub(crate) use remote::{EndpointError, Remote, is_address, is_loopback};
+pub(crate) use remote::{Remote, is_address, is_loopback};
 pub(crate) use retry::Patience;
 
 /// How long to pause between two looks at something unchanged, unless the API asks for another
@@ -164,6 +168,18 @@ pub(crate) enum ApiError {
         /// Why it could not be reached.
         error: String,
     },
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Refused(problem) => Self::Refused(problem),
+            error if error.is_about_the_key() => {
+                Self::Other(format!("{error}\n{}", failure::about_the_key()))
+            }
+            error => Self::other(error),
+        }
+    }
 }
 
 fn said(text: &str) -> String {

@@ -7,11 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     client::Remote,
-    context::{API_KEY, Context, EndpointOrigin, variable},
+    context::{Context, EndpointOrigin},
     exit,
     failure::Failure,
     output, prompt,
     settings::{ConfigFile, SettingsError},
+    variables::{API_KEY, variable},
 };
 
 /// Examples for `--help`.
@@ -206,7 +207,7 @@ fn set_key(context: &Context) -> Result<(), Failure> {
     )?;
     let key = ApiKey::parse(line.expose_secret().trim());
     let key = key.ok_or_else(|| {
-        Failure::Key(
+        Failure::Other(
             "that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
                 .into(),
         )

@@ -1,7 +1,7 @@
 //! The things that every command starts from: the global flags, the user's folder, the screen, and
 //! the client that they choose.
 
-use std::{env::VarError, path::PathBuf, rc::Rc};
+use std::{path::PathBuf, rc::Rc};
 
 use clap::{Args, ValueEnum};
 use deploy::StackName;
@@ -14,15 +14,8 @@ use crate::{
     local,
     screen::Screen,
     settings::{ConfigFile, ProfileEntry, SettingsError},
+    variables::{API_KEY, ENDPOINT, STACK, variable},
 };
-
-/// The environment variable with the endpoint's address.
-pub(crate) const ENDPOINT: &str = "MYCLI_ENDPOINT";
-/// The environment variable with the API key.
-pub(crate) const API_KEY: &str = "MYCLI_API_KEY";
-
-/// The environment variable with the name of the stack.
-pub(crate) const STACK: &str = "MYCLI_STACK";
 
 /// The form of what goes to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -201,9 +194,7 @@ impl Context {
             let options = local_options(self.home.local()?, host_only);
             return Ok(Client::Local(local::Machine::open(options).await?));
         }
-        let endpoint = self
-            .endpoint()?
-            .ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
+        let endpoint = self.endpoint()?.ok_or_else(|| unconfigured(self.example))?;
         let key = self.key(&endpoint)?;
         Ok(Client::Remote(Remote::new(
             &endpoint.url,
@@ -231,12 +222,12 @@ impl Context {
             .find(|entry| belongs(entry, &endpoint.url))
         {
             Some(ProfileEntry { key: Some(key), .. }) => Ok(key.clone()),
-            _ if any && endpoint.origin != EndpointOrigin::File => Err(Failure::Key(format!(
+            _ if any && endpoint.origin != EndpointOrigin::File => Err(Failure::Other(format!(
                 "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
                 self.home.config()?.display(),
                 endpoint.url
             ))),
-            _ => Err(Failure::Key(format!(
+            _ => Err(Failure::Other(format!(
                 "there is no API key for {}: give it in {API_KEY}, or with `mycli config set key`",
                 endpoint.url
             ))),
@@ -274,18 +265,15 @@ fn address(said_by: &str, url: &str) -> Result<String, Failure> {
     )))
 }
 
-/// The value of an environment variable, if it is not blank.
-///
-/// # Errors
-/// The value is not UTF-8. It is not ignored as if it were unset.
-pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
-    match std::env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!(
-            "{name} is not UTF-8: set it again, or unset it"
-        ))),
-    }
+/// Neither a stack nor this machine was chosen. `example` is the command that was tried, or one like
+/// it.
+fn unconfigured(example: &str) -> Failure {
+    Failure::Other(format!(
+        "nothing is configured yet, and there are two ways to go:
+  on this machine, with no account:   mycli --local {example}
+  on a stack in your AWS account:     give its address with --endpoint URL, {ENDPOINT} or `mycli config set endpoint URL`,
+                                      and its key in {API_KEY} or with `mycli config set key`"
+    ))
 }
 
 /// The name of the submitter of this machine's runs.

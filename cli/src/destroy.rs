@@ -96,10 +96,11 @@ impl Destroy {
             return Ok(());
         }
         context.screen.no_progress();
-        Err(Failure::UnderWay {
-            words: activity.words(),
-            command: target.command("history --status running"),
-        })
+        Err(Failure::Other(format!(
+            "the stack is in use: {}. Wait for the end ({}), or stop them all with --force",
+            activity.words(),
+            target.command("history --status running")
+        )))
     }
 
     fn confirm(&self, context: &Context, target: &Target) -> Result<(), Failure> {

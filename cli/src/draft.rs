@@ -75,7 +75,11 @@ impl RunDraft {
     pub(crate) async fn take_origin(&mut self, screen: &Screen) -> Result<(), Failure> {
         let found = git::checkout(self.request.branch.as_deref())
             .await
-            .map_err(Failure::NoRepository)?;
+            .map_err(|why| {
+                Failure::Usage(format!(
+                    "{why}: name a repository with --repo, or run without one with --no-repo"
+                ))
+            })?;
         for note in &found.notes {
             screen.say(note);
         }

@@ -6,7 +6,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Stdio, time:
 use domain::request::{Place, RepoUrl};
 use tokio::process::Command;
 
-use crate::draft::absolute;
+use crate::{draft::absolute, variables::API_KEY};
 
 /// The only remote that we read.
 const REMOTE: &str = "origin";
@@ -40,7 +40,7 @@ enum Remote {
 ///
 /// # Errors
 /// Why there is no such remote. The text completes "name a repository" in
-/// [`crate::failure::Failure::NoRepository`].
+/// a usage error of the draft.
 pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
     let root = output(&["rev-parse", "--show-toplevel"])
         .await
@@ -150,9 +150,7 @@ async fn output(arguments: &[&str]) -> Option<Vec<u8>> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    command
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env_remove("MYCLI_API_KEY");
+    command.env("GIT_TERMINAL_PROMPT", "0").env_remove(API_KEY);
     let output = tokio::time::timeout(PATIENCE, command.output())
         .await
         .ok()?

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, variables::HOME};
 
 /// The folder `~/.mycli`, or the one that `MYCLI_HOME` names. Unset if neither is known.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ impl Home {
     /// to the working directory: another user's files there would be taken for this user's
     /// settings.
     pub(crate) fn find() -> Self {
-        let named = std::env::var_os("MYCLI_HOME")
+        let named = std::env::var_os(HOME)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
         let own = || {

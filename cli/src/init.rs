@@ -203,9 +203,10 @@ async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), 
             continue;
         }
         context.screen.no_progress();
-        return answer.map(drop).map_err(|error| Failure::Silent {
-            endpoint: endpoint.to_owned(),
-            error,
+        return answer.map(drop).map_err(|error| {
+            Failure::Other(format!(
+                "the stack stands, but its API at {endpoint} does not take the key: {error}. Run this again; if it stays so, see `mycli doctor`"
+            ))
         });
     }
 }

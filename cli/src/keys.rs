@@ -139,7 +139,7 @@ async fn create(
         let advice = format!(
             "whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again"
         );
-        return Err(Failure::Key(format!("{error}; {advice}")));
+        return Err(Failure::Other(format!("{error}; {advice}")));
     }
     let answer = answer?;
     if context.is_json() {
@@ -166,7 +166,7 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
         let advice = format!(
             "whether `{name}` has a new key is not known: do the same again, which makes another one"
         );
-        return Err(Failure::Key(format!("{error}; {advice}")));
+        return Err(Failure::Other(format!("{error}; {advice}")));
     }
     let answer = answer?;
     if context.is_json() {

@@ -8,7 +8,7 @@ use domain::{
 
 use crate::{
     api::Got,
-    client::{ApiError, Client, is_loopback},
+    client::{Client, is_loopback},
     context::Context,
     draft, exit,
     failure::Failure,
@@ -70,14 +70,13 @@ pub(crate) async fn run(
 /// Explains a refusal of a body that is too large. The server did not read the body, so only the
 /// client can find out which field is at fault.
 fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
-    if !matches!(&failure, Failure::Call(ApiError::Refused(problem)) if problem.code == "body_too_large")
-    {
+    if !matches!(&failure, Failure::Refused(problem) if problem.code == "body_too_large") {
         return failure;
     }
     let faults = defaults(context)
         .ok()
         .and_then(|defaults| request.validate(&defaults).err());
-    faults.map_or(failure, Failure::Faults)
+    faults.map_or(failure, Failure::faults)
 }
 
 /// Runs an execution again with changes and, unless told to detach, follows the new run to its end.
@@ -97,7 +96,7 @@ pub(crate) async fn rerun(
         idempotency_key: Some(key),
         ..changes
     };
-    let body = serde_json::to_vec(&changes).map_err(|error| Failure::Local(error.to_string()))?;
+    let body = serde_json::to_vec(&changes).map_err(|error| Failure::other(error))?;
     let accepted = client.rerun(before, body).await?;
     go_on(context, client, &accepted, flags).await
 }
@@ -105,10 +104,9 @@ pub(crate) async fn rerun(
 /// Starts the runner in this process, on this machine, for a run that is followed.
 async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
     match client {
-        Client::Local(machine) if !flags.detach => machine
-            .start()
-            .await
-            .map_err(|error| Failure::Local(error.to_string())),
+        Client::Local(machine) if !flags.detach => {
+            machine.start().await.map_err(|error| Failure::other(error))
+        }
         Client::Local(_) | Client::Remote(_) => Ok(()),
     }
 }
@@ -174,7 +172,7 @@ fn key_or_random(given: Option<String>) -> Result<String, Failure> {
 fn random_key() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+        .map_err(|error| Failure::Other(format!("failed to get random bytes: {error}")))?;
     Ok(format!("mycli-{}", hex::encode(bytes)))
 }
 
@@ -186,9 +184,8 @@ pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, 
     request
         .clone()
         .validate(&defaults(context)?)
-        .map_err(Failure::Faults)?;
-    let text =
-        serde_json::to_string_pretty(request).map_err(|error| Failure::Local(error.to_string()))?;
+        .map_err(Failure::faults)?;
+    let text = serde_json::to_string_pretty(request).map_err(|error| Failure::other(error))?;
     output::text(context, &format!("{text}\n"))?;
     Ok(exit::SUCCESS)
 }
@@ -212,11 +209,14 @@ pub(crate) fn placed(
     place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>,
 ) -> Failure {
     match error {
-        Failure::Call(ApiError::Refused(mut problem)) => {
+        Failure::Refused(mut problem) => {
             problem.errors = place(problem.errors);
-            Failure::Call(ApiError::Refused(problem))
+            Failure::Refused(problem)
         }
-        Failure::Faults(faults) => Failure::Faults(place(faults)),
+        Failure::Faults { summary, faults } => Failure::Faults {
+            summary,
+            faults: place(faults),
+        },
         other => other,
     }
 }

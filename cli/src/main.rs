@@ -62,6 +62,7 @@ mod status;
 mod submission;
 mod target;
 mod upgrade;
+mod variables;
 mod wait;
 mod whoami;
 
@@ -126,7 +127,7 @@ fn trace(level: &str, colored: bool) {
     let ours = ["mycli", "local", "pipeline", "domain"]
         .map(|name| format!("{name}={level}"))
         .join(",");
-    let filter = EnvFilter::try_from_env("MYCLI_LOG")
+    let filter = EnvFilter::try_from_env(variables::LOG)
         .unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
     // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
     // environment, and so its secrets.

@@ -12,11 +12,12 @@ use clap::{Args, Subcommand};
 use domain::key::ApiKey;
 
 use crate::{
-    context::{API_KEY, Context, local_options, variable},
+    context::{Context, local_options},
     exit,
     failure::Failure,
     interrupt::Interrupts,
     local, moment, output, settings,
+    variables::{API_KEY, ENDPOINT, variable},
 };
 
 /// Examples for `--help`.
@@ -114,7 +115,7 @@ impl OneMachine {
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::Local(error.to_string())
+    Failure::other(error)
 }
 
 impl MachineAddress {
@@ -184,7 +185,7 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
     drop(
         io::stderr()
             .lock()
-            .write_all(format!("  export MYCLI_ENDPOINT={endpoint}\n{key}").as_bytes()),
+            .write_all(format!("  export {ENDPOINT}={endpoint}\n{key}").as_bytes()),
     );
 }
 
@@ -207,21 +208,18 @@ fn quoted(path: &Path) -> String {
 fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
     if let Some(text) = variable(API_KEY)? {
         let wrong = || {
-            Failure::Key(format!(
+            Failure::Other(format!(
                 "{API_KEY} holds no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
             ))
         };
         return Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, None));
     }
     let path = folder.join("serve.key");
-    let failed = |error| Failure::File {
-        path: path.clone(),
-        error,
-    };
+    let failed = |error: io::Error| Failure::file(&path, &error);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let wrong = || {
-                Failure::Key(format!(
+                Failure::Other(format!(
                     "{} holds no key: remove it, and a new one is made",
                     path.display()
                 ))
@@ -244,7 +242,7 @@ fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
 fn new_key() -> Result<ApiKey, Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+        .map_err(|error| Failure::Other(format!("failed to get random bytes: {error}")))?;
     Ok(ApiKey::from_entropy(bytes))
 }
 

@@ -75,11 +75,8 @@ impl Rollout {
         let template = match &self.template {
             None => Template::built_in(),
             Some(path) => {
-                let failed = |error| Failure::File {
-                    path: path.clone(),
-                    error,
-                };
-                Template::whole(&fs::read_to_string(path).map_err(failed)?)
+                let text = fs::read_to_string(path);
+                Template::whole(&text.map_err(|error| Failure::file(path, &error))?)
             }
         };
         Ok(template.map_err(InstallError::from)?)
@@ -142,9 +139,9 @@ impl Rollout {
             .and_then(StackView::version)
             .filter(|theirs| is_newer(theirs, VERSION))
         {
-            Some(theirs) if !self.allow_downgrade => Err(Failure::Older {
-                theirs: theirs.to_owned(),
-            }),
+            Some(theirs) if !self.allow_downgrade => Err(Failure::Other(format!(
+                "the stack is of version {theirs}, newer than this mycli ({VERSION}): install that version, or go back with --allow-downgrade"
+            ))),
             _ => Ok(()),
         }
     }

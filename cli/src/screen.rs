@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Notify;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, variables::NO_COLOR};
 
 /// The width of a table where the terminal's is not known: the usual 80 columns.
 const WIDTH: usize = 80;
@@ -51,8 +51,7 @@ impl Drop for Asking<'_> {
 impl Screen {
     /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does.
     pub(crate) fn new(plain: bool) -> Self {
-        let forbidden =
-            plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let forbidden = plain || std::env::var_os(NO_COLOR).is_some_and(|value| !value.is_empty());
         Self {
             plain: forbidden,
             colored: !forbidden && io::stdout().is_terminal(),

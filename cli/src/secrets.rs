@@ -291,10 +291,9 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
                 &format!("{}\n", value.expose_secret()),
             )?;
             let hosts_path = files.hosts_path(name.as_str());
-            let kept = files.hosts(name.as_str()).map_err(|error| Failure::File {
-                path: hosts_path,
-                error,
-            })?;
+            let kept = files
+                .hosts(name.as_str())
+                .map_err(|error| Failure::file(&hosts_path, &error))?;
             let record = SecretRecord {
                 name: name.to_string(),
                 role: Role::Submit,
@@ -310,9 +309,7 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
             let path = files.path("");
             show(
                 context,
-                &files
-                    .list()
-                    .map_err(|error| Failure::File { path, error })?,
+                &files.list().map_err(|error| Failure::file(&path, &error))?,
                 Roles::Hidden,
             )
         }
@@ -331,7 +328,7 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
 }
 
 fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
-    settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::File { path, error })
+    settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::file(&path, &error))
 }
 
 /// Removes a file, and returns whether it existed.
@@ -339,7 +336,7 @@ fn remove(path: PathBuf) -> Result<bool, Failure> {
     match fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::File { path, error }),
+        Err(error) => Err(Failure::file(&path, &error)),
     }
 }
 

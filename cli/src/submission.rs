@@ -120,18 +120,18 @@ fn resumable(id: &Name) -> Result<Name, Failure> {
 fn new_id() -> Result<Name, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+        .map_err(|error| Failure::Other(format!("failed to get random bytes: {error}")))?;
     let millis = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis();
-    let millis = u64::try_from(millis).map_err(|error| Failure::Local(error.to_string()))?;
+    let millis = u64::try_from(millis).map_err(|error| Failure::other(error))?;
     let id = format!(
         "{PREFIX}{}",
         Ulid::from_parts(millis, u128::from_le_bytes(bytes))
     );
     id.parse::<Name>()
-        .map_err(|error| Failure::Local(format!("the submission's id {error}")))
+        .map_err(|error| Failure::Other(format!("the submission's id {error}")))
 }
 
 /// When a submission's id was made. `None` for an id that is spelled differently, for example in
@@ -648,8 +648,7 @@ impl Told<'_> {
             counts: watch.map(GroupWatch::counts),
             failed: watch.map(|watch| failed(*batch, watch)),
         };
-        let json =
-            serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
+        let json = serde_json::to_string(&report).map_err(|error| Failure::other(error))?;
         output::text(context, &format!("{json}\n"))
     }
 

@@ -9,15 +9,11 @@ use deploy::{
 };
 
 use crate::{
-    context::{Context, variable},
+    context::Context,
     failure::Failure,
     settings::Profile,
+    variables::{AWS_PROFILE, ENDPOINT_URL, variable},
 };
-
-/// The environment variable with an emulator's address, as in every AWS SDK.
-const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
-/// The environment variable with a profile of `~/.aws`.
-const AWS_PROFILE: &str = "AWS_PROFILE";
 
 /// Which account and region.
 #[derive(Args, Clone, Debug, Default)]
@@ -99,14 +95,15 @@ fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<()
         return Ok(());
     }
     let place = |account: &str, region: &str| format!("account {account}, {region}");
-    Err(Failure::Elsewhere {
-        name: name.clone(),
-        known: place(
-            known.account.as_deref().unwrap_or("unknown"),
-            known.region.as_deref().unwrap_or("unknown"),
-        ),
-        found: place(&account.id, &account.region),
-    })
+    let stack = place(
+        known.account.as_deref().unwrap_or("unknown"),
+        known.region.as_deref().unwrap_or("unknown"),
+    );
+    let credentials = place(&account.id, &account.region);
+    Err(Failure::Other(format!(
+        "the stack `{name}` is in {stack}, but these credentials are for {credentials}: use those of that account and region, or give \
+         another name with --stack"
+    )))
 }
 
 impl Target {
@@ -127,9 +124,12 @@ impl Target {
             .find()
             .await?
             .filter(|stack| stack.condition() != StackCondition::NeverStood);
-        found.ok_or_else(|| Failure::NoStack {
-            name: self.name.clone(),
-            place: self.place(),
+        found.ok_or_else(|| {
+            Failure::Other(format!(
+                "there is no stack {} in {}: `mycli init` makes one",
+                self.name.full(),
+                self.place()
+            ))
         })
     }
 

@@ -19,7 +19,7 @@ use super::{
     ApiAnswer, ApiError, Call, accepted,
     retry::{self, Setback},
 };
-use crate::screen::Screen;
+use crate::{failure::Failure, screen::Screen};
 
 /// How long to wait for an answer. API Gateway answers within 29 s or not at all (AWS-FACTS, API
 /// Gateway's integration timeout).
@@ -58,6 +58,12 @@ pub(crate) enum EndpointError {
     /// The HTTP library could not be set up.
     #[error("failed to set up HTTP: {0}")]
     Http(#[from] reqwest::Error),
+}
+
+impl From<EndpointError> for Failure {
+    fn from(error: EndpointError) -> Self {
+        Self::other(error)
+    }
 }
 
 /// Whether an endpoint is on this machine: `mycli local serve`, or a tunnel.

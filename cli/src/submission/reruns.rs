@@ -61,7 +61,7 @@ pub(crate) async fn run(
         machine
             .start()
             .await
-            .map_err(|error| Failure::Local(error.to_string()))?;
+            .map_err(|error| Failure::other(error))?;
     }
     let began = client
         .rerun_group(of, &request)
@@ -117,7 +117,7 @@ pub(crate) async fn run(
 
 /// Names faulty fields after the flags that gave them: `cpu`, not `changes.cpu`.
 fn in_flags(failure: Failure) -> Failure {
-    let Failure::Call(ApiError::Refused(mut problem)) = failure else {
+    let Failure::Refused(mut problem) = failure else {
         return failure;
     };
     for error in &mut problem.errors {
@@ -125,7 +125,7 @@ fn in_flags(failure: Failure) -> Failure {
             error.field = flag.to_owned();
         }
     }
-    Failure::Call(ApiError::Refused(problem))
+    Failure::Refused(problem)
 }
 
 /// How watching the server's progress ended.
@@ -147,7 +147,7 @@ async fn until_done(
     began: Option<GroupRerunView>,
     interrupts: &mut Interrupts,
 ) -> Result<(GroupRerunView, Done), Failure> {
-    let foreign = || Failure::Local("the API does not say how far the rerun is".to_owned());
+    let foreign = || Failure::Other("the API does not say how far the rerun is".to_owned());
     let what = all_of(submission);
     let mut rerun = began.ok_or_else(foreign)?;
     while !rerun.done {
