@@ -1,31 +1,33 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    bulk::{self, Bulk},
-    cancel::{self, CancelArgs},
-    completions::{self, Completions},
-    config::{self, ConfigArgs},
-    context::{Context, Global},
-    dead_letters::{self, DeadLettersArgs},
-    destroy::{self, Destroy},
-    doctor::{self, Doctor},
-    exec::{self, Exec},
+    commands::{
+        bulk::{self, Bulk},
+        cancel::{self, CancelArgs},
+        completions::{self, Completions},
+        config::{self, ConfigArgs},
+        dead_letters::{self, DeadLettersArgs},
+        destroy::{self, Destroy},
+        doctor::{self, Doctor},
+        exec::{self, Exec},
+        forget::{self, Forget},
+        history::{self, History},
+        init::{self, Init},
+        keys::{self, KeysArgs},
+        logs::{self, LogsArgs},
+        one_machine::{self, OneMachine},
+        rerun::{self, RerunArgs},
+        secrets::{self, SecretsArgs},
+        status::{self, Status},
+        upgrade::{self, Upgrade},
+        wait::{self, Wait},
+        whoami::{self, WhoamiArgs},
+    },
+    config::context::{Context, Global},
     exit,
     failure::Failure,
-    forget::{self, Forget},
-    history::{self, History},
-    init::{self, Init},
-    keys::{self, KeysArgs},
-    logs::{self, LogsArgs},
-    one_machine::{self, OneMachine},
-    rerun::{self, RerunArgs},
-    secrets::{self, SecretsArgs},
-    status::{self, Status},
-    upgrade::{self, Upgrade},
-    wait::{self, Wait},
-    whoami::{self, WhoamiArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -182,7 +184,7 @@ impl Verb {
             Self::Forget(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::Local(verb) => verb.run(context).await,
-            Self::Completions(verb) => verb.run(context),
+            Self::Completions(verb) => verb.run(context, Cli::command()),
         }
     }
 }

@@ -12,9 +12,10 @@ use reqwest::{
 use crate::{
     failure::{self, Failure},
     local,
-    screen::Screen,
+    terminal::screen::Screen,
 };
 
+pub(crate) mod api;
 mod remote;
 mod retry;
 

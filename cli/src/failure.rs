@@ -10,10 +10,9 @@ use deploy::{
 use domain::{api::Problem, ports::PortError, request::FieldError};
 
 use crate::{
-    env_file::EnvFileError,
+    config::settings::SettingsError,
     exit, local,
-    project::ProjectError,
-    settings::SettingsError,
+    request::{env_file::EnvFileError, project::ProjectError},
     variables::{API_KEY, NotText},
 };
 

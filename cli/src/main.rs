@@ -12,59 +12,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::{Cli, Verb},
-    context::Context,
+    config::context::Context,
     failure::Failure,
 };
 
-mod api;
 mod args;
-mod bulk;
-mod cancel;
 mod client;
-mod completions;
+mod commands;
 mod config;
-mod context;
-mod dead_letters;
-mod destroy;
-mod doctor;
-mod draft;
-mod encoding;
-mod env_file;
-mod exec;
 mod exit;
 mod failure;
-mod flags;
-mod follow;
-mod forget;
-mod git;
-mod group;
-mod history;
-mod home;
-mod init;
-mod interrupt;
-mod keys;
-mod launch;
 mod local;
-mod logs;
-mod moment;
-mod number;
-mod one_machine;
-mod output;
-mod progress;
-mod project;
-mod prompt;
-mod rerun;
-mod rollout;
-mod screen;
-mod secrets;
-mod settings;
-mod status;
-mod submission;
-mod target;
-mod upgrade;
+mod request;
+mod runs;
+mod terminal;
 mod variables;
-mod wait;
-mod whoami;
 
 fn main() -> ExitCode {
     local::keep_inherited_files();

@@ -19,7 +19,7 @@ use super::{
     ApiAnswer, ApiError, Call, accepted,
     retry::{self, Setback},
 };
-use crate::{failure::Failure, screen::Screen};
+use crate::{failure::Failure, terminal::screen::Screen};
 
 /// How long to wait for an answer. API Gateway answers within 29 s or not at all (AWS-FACTS, API
 /// Gateway's integration timeout).

@@ -12,12 +12,12 @@ mod event;
 mod files;
 mod marker;
 
-#[path = "../../../cli/src/encoding.rs"]
+#[path = "../../../cli/src/request/encoding.rs"]
 mod encoding;
-#[path = "../../../cli/src/bulk/lines.rs"]
+#[path = "../../../cli/src/request/lines.rs"]
 #[expect(dead_code, reason = "not all of it is tried here")]
 mod lines;
-#[path = "../../../cli/src/project.rs"]
+#[path = "../../../cli/src/request/project.rs"]
 #[expect(dead_code, reason = "not all of it is tried here")]
 mod project;
 

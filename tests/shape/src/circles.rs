@@ -9,37 +9,50 @@ use syn::{
 
 use crate::sources::{Source, is_for_tests};
 
-/// Which top-level module of a package names which others.
+/// Which module of a package names which others, by their paths: `request::validate`.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The circles of a package's top-level modules: each a set of modules that reach one another. Tests are left out.
+/// The circles of a package's modules: each a set of modules that reach one another. A module and
+/// those within it may name each other freely; tests are left out.
 ///
 /// # Errors
 /// When a file is no Rust.
 pub fn of(package: &str, sources: &[Source]) -> syn::Result<Vec<BTreeSet<String>>> {
-    let mut imports = Imports::new();
-    for source in sources
+    let own: Vec<_> = sources
         .iter()
         .filter(|source| source.is_shipped && source.package() == package)
-    {
-        let Some(module) = module(source) else {
-            continue;
-        };
+        .filter_map(|source| Some((module(source)?, source)))
+        .collect();
+    let known: BTreeSet<_> = own.iter().map(|(module, _)| module.join("::")).collect();
+    let mut imports = Imports::new();
+    for (module, source) in &own {
         let mut walk = Walk {
-            module: &module,
-            named: BTreeSet::new(),
+            module,
+            named: Vec::new(),
         };
         walk.visit_file(&source.parsed()?);
-        imports
-            .entry(module[0].clone())
-            .or_default()
-            .extend(walk.named);
-    }
-    let known: BTreeSet<String> = imports.keys().cloned().collect();
-    for (module, named) in &mut imports {
-        named.retain(|name| name != module && known.contains(name));
+        let name = module.join("::");
+        let named = walk.named.iter().filter_map(|path| longest(path, &known));
+        let others = named.filter(|other| !is_within(other, &name) && !is_within(&name, other));
+        imports.insert(name.clone(), others.collect());
     }
     Ok(circles(&imports))
+}
+
+/// The module that a path leads to: its longest beginning that is one.
+fn longest(path: &[String], known: &BTreeSet<String>) -> Option<String> {
+    let beginnings = (1..=path.len())
+        .rev()
+        .map(|length| path[..length].join("::"));
+    beginnings.into_iter().find(|name| known.contains(name))
+}
+
+/// Whether a module is the other or lies within it.
+fn is_within(inner: &str, outer: &str) -> bool {
+    inner == outer
+        || inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with("::"))
 }
 
 /// The path of a file's module within its package; `None` of the root.
@@ -90,23 +103,25 @@ fn reached(imports: &Imports, from: &str) -> BTreeSet<String> {
 
 struct Walk<'a> {
     module: &'a [String],
-    named: BTreeSet<String>,
+    /// The paths from the package's root that the file names.
+    named: Vec<Vec<String>>,
 }
 
 impl Walk<'_> {
-    /// Notes the top-level module that a path leads to, if it is one of this package.
+    /// Notes a path, if it leads into this package.
     fn note(&mut self, segments: &[String]) {
         let ups = segments
             .iter()
             .take_while(|segment| *segment == "super")
             .count();
-        let target = match segments.first().map(String::as_str) {
-            Some("crate") => segments.get(1),
-            // From a module of depth n, n times `super` is the root.
-            Some("super") if ups == self.module.len() => segments.get(ups),
-            _ => None,
-        };
-        self.named.extend(target.cloned());
+        match segments.first().map(String::as_str) {
+            Some("crate") => self.named.push(segments[1..].to_vec()),
+            Some("super") if ups <= self.module.len() => {
+                let above = &self.module[..self.module.len() - ups];
+                self.named.push([above, &segments[ups..]].concat());
+            }
+            _ => {}
+        }
     }
 
     fn note_tree(&mut self, tree: &UseTree, before: &[String]) {
@@ -163,12 +178,12 @@ mod tests {
     fn modules_that_need_each_other_are_a_circle_whatever_the_way() {
         let sources = [
             source("lib.rs", "mod a; mod b; mod c; mod d;"),
-            source("a.rs", "use crate::{b::B, d};"),
+            source("a.rs", "use crate::{b::inner::B, d};"),
             source("b/inner.rs", "fn f() -> super::super::c::C { todo!() }"),
             source("c.rs", "fn f() { crate::a::g(); }"),
             source("d.rs", "#[cfg(test)] mod tests { use crate::a; }"),
         ];
-        let expected: BTreeSet<_> = ["a", "b", "c"].map(str::to_owned).into();
+        let expected: BTreeSet<_> = ["a", "b::inner", "c"].map(str::to_owned).into();
         assert_eq!(of("p", &sources).expect("they parse"), [expected]);
     }
 }

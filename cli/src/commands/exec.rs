@@ -1,0 +1,86 @@
+//! `mycli exec`: runs one command and exits with its exit code.
+
+use clap::Args;
+
+use crate::{
+    client::Client,
+    config::context::Context,
+    failure::Failure,
+    request::{
+        draft::RunDraft,
+        flags::{LaunchFlags, RunFlags},
+    },
+    runs::launch,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli exec 'terraform plan'           on a fresh clone of this repository's origin
+  mycli exec --image node:22 -- npm test -- --watch=false
+  mycli exec --repo https://github.com/me/infra --branch v2 'make deploy'
+  mycli exec --local --no-repo 'echo hello'      on this machine, with no account
+  mycli exec --no-repo -e STAGE --env-file .env --timeout 10m './migrate.sh'
+  id=$(mycli exec --detach 'make nightly')       follow it with: mycli logs -f $id
+
+--env-file is read as docker run reads it: quotes are part of a value, and a value is one
+line. One of several lines goes with -e NAME=\"$(cat FILE)\", or as a secret.
+
+What no flag says is taken from .mycli.yaml, here or in the nearest folder above
+within the git repository; the repository and branch then from its origin.
+
+Exit code: the command's own; 124 timed out; 125 it never ran, was lost, or mycli
+failed; 130 cancelled; 2 wrong usage. Ctrl-C asks whether to cancel the run or to
+leave it running; where nobody can answer it is left running.";
+
+/// The command line of `exec`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Exec {
+    /// Shell text, as one argument
+    #[arg(
+        value_name = "COMMAND",
+        required_unless_present = "argv",
+        conflicts_with = "argv"
+    )]
+    command: Vec<String>,
+    /// A command whose words are kept as they are
+    #[arg(last = true, value_name = "ARGV")]
+    argv: Vec<String>,
+    #[command(flatten)]
+    launch: LaunchFlags,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+impl Exec {
+    /// Runs `mycli exec` and returns the exit code.
+    ///
+    /// # Errors
+    /// Every failure except the run's own.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let command = launch::command_text(&self.command, &self.argv)?;
+        let draft = RunDraft::gather(command, &self.run, context.global.local, &context.screen);
+        if self.launch.dry_run {
+            let draft = draft.await?;
+            return launch::dry_run(context, &draft.request)
+                .map_err(|error| launch::placed(error, |faults| draft.placed(faults)));
+        }
+        // The client comes first, so that a first-time user is told what is missing before git or
+        // the network is asked anything.
+        let client = context.client(self.launch.host).await?;
+        let ended = self.submit(context, &client, draft.await).await;
+        client.close(&context.screen).await;
+        ended
+    }
+
+    async fn submit(
+        &self,
+        context: &Context,
+        client: &Client,
+        draft: Result<RunDraft, Failure>,
+    ) -> Result<u8, Failure> {
+        let draft = draft?;
+        let ended = launch::run(context, client, draft.request.clone(), self.launch).await;
+        ended.map_err(|error| launch::placed(error, |faults| draft.placed(faults)))
+    }
+}

@@ -1,0 +1,193 @@
+//! `mycli history`: runs, newest first.
+
+use std::collections::BTreeMap;
+
+use chrono::{TimeDelta, Utc};
+use clap::Args;
+use domain::{
+    Timestamp,
+    api::{ExecutionView, HistoryPage, Listed, UnreadableView},
+    execution::ExecutionStatus,
+    history::{PAGE_DEFAULT, PAGE_MAX},
+};
+
+use crate::{
+    config::context::Context,
+    exit,
+    failure::Failure,
+    request::number::whole,
+    runs::follow,
+    terminal::{
+        moment, output,
+        screen::{Screen, one_line},
+    },
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli history                       the latest 20
+  mycli history --by me --since 2h
+  mycli history --status failed --limit 100
+  mycli history --group nightly -o json | jq -r '.executions[].execution_id'
+
+Exit code: 0 whatever the runs did, 1 if they cannot be shown.";
+
+/// The width of the columns before the command: id, status, exit code, age and run time, with two
+/// spaces after each.
+const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
+
+/// The command line of `history`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct History {
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = whole(1..=PAGE_MAX))]
+    limit: u32,
+    /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out,
+    /// cancelled, lost
+    #[arg(long, value_parser = str::parse::<ExecutionStatus>)]
+    status: Option<ExecutionStatus>,
+    /// Only submitted since: 30m, 2h, a date, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment::since)]
+    since: Option<Timestamp>,
+    /// Only of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Only submitted with the key of this name; `me` is your own
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Go on where an earlier page ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl History {
+    /// Runs `mycli history` and returns the exit code.
+    ///
+    /// # Errors
+    /// The API's errors.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client(false).await?;
+        let (limit, since) = (self.limit.to_string(), self.since.map(moment::exact));
+        let filter = [
+            ("limit", Some(limit.as_str())),
+            ("status", self.status.as_ref().map(ExecutionStatus::as_str)),
+            ("since", since.as_deref()),
+            ("group", self.group.as_deref()),
+            ("by", self.by.as_deref()),
+            ("cursor", self.cursor.as_deref()),
+        ];
+        let got = client.history(&filter).await;
+        client.close(&context.screen).await;
+        let got = got?;
+        if context.is_json() {
+            output::json(context, &got.answer)?;
+        } else {
+            output::text(context, &table(&got.value, &context.screen, Utc::now()))?;
+        }
+        advice(context, &got.value);
+        Ok(exit::SUCCESS)
+    }
+}
+
+/// Tells people how to see more. Programs read `next_cursor`.
+fn advice(context: &Context, page: &HistoryPage) {
+    if context.is_json() {
+        return;
+    }
+    if page.executions.is_empty() && page.next_cursor.is_none() {
+        context.screen.say("no runs");
+    }
+    if let Some(unreadable) = page.executions.iter().find(|listed| listed.run().is_none()) {
+        let id = unreadable.id();
+        context.screen.say(&format!(
+            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli forget {id}` removes it (with --local on one machine)"
+        ));
+    }
+    if let Some(cursor) = &page.next_cursor {
+        context
+            .screen
+            .say(&format!("there are more: the same with --cursor {cursor}"));
+    }
+}
+
+fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
+    if page.executions.is_empty() {
+        return String::new();
+    }
+    let command = screen.width() - FIXED;
+    let head = format!(
+        "{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}\n",
+        "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND"
+    );
+    let rows = page.executions.iter().map(|listed| match listed {
+        Listed::Run(run) => row(run, screen, now, command),
+        Listed::Unreadable(unreadable) => unreadable_row(unreadable, screen, now, command),
+    });
+    std::iter::once(head)
+        .chain(rows)
+        .chain(reasons(page))
+        .collect()
+}
+
+/// Why runs on the page wait, with each reason once.
+fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
+    let mut reasons: BTreeMap<&str, (usize, Option<u64>)> = BTreeMap::new();
+    for waiting in page
+        .executions
+        .iter()
+        .filter_map(|listed| listed.run()?.waiting.as_ref())
+    {
+        let (count, longest) = reasons.entry(&waiting.reason).or_default();
+        *count += 1;
+        *longest = (*longest).max(waiting.estimate_seconds);
+    }
+    reasons.into_iter().map(|(reason, (count, longest))| {
+        let verb = if count == 1 { "waits" } else { "wait" };
+        let longest = longest
+            .and_then(|seconds| i64::try_from(seconds).ok())
+            .map(TimeDelta::seconds);
+        let about = longest.map_or_else(String::new, |span| {
+            format!(", the last for about {}", moment::words(span))
+        });
+        format!("{count} {verb}: {reason}{about}\n")
+    })
+}
+
+fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> String {
+    let code = run
+        .exit_code
+        .map(|code| code.to_string())
+        .unwrap_or_default();
+    let what = run.request.name.as_ref().unwrap_or(&run.request.command);
+    let what = &run.waiting.as_ref().map_or_else(
+        || what.clone(),
+        |waiting| format!("{} in line: {what}", follow::ordinal(waiting.position)),
+    );
+    format!(
+        "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
+        run.execution_id,
+        screen.status(&run.status, 10),
+        moment::short(now - run.submitted_at),
+        ran(run, now).map(moment::short).unwrap_or_default(),
+        one_line(what, width),
+    )
+}
+
+/// The row of an unreadable record. Only its submission time is known, and why the rest is not.
+fn unreadable_row(run: &UnreadableView, screen: &Screen, now: Timestamp, width: usize) -> String {
+    format!(
+        "{:<31}  {}  {:>4}  {:>4}  {:>4}  {}\n",
+        run.execution_id,
+        screen.status(&run.status, 10),
+        "",
+        moment::short(now - run.submitted_at),
+        "",
+        one_line(&run.reason, width),
+    )
+}
+
+/// How long the command ran, or has run so far.
+fn ran(run: &ExecutionView, now: Timestamp) -> Option<TimeDelta> {
+    Some(run.stopped_at.unwrap_or(now) - run.started_at?)
+}

@@ -1,0 +1,6 @@
+//! Runs and submissions under way: launched, followed, counted.
+
+pub(crate) mod follow;
+pub(crate) mod group;
+pub(crate) mod launch;
+pub(crate) mod submission;

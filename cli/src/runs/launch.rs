@@ -1,0 +1,220 @@
+//! Submits a request and follows the run to its end. `exec` and `rerun` share this part.
+
+use domain::{
+    api::Accepted,
+    id::ExecutionId,
+    request::{Changes, Defaults, FieldError, SubmitRequest},
+};
+
+use crate::{
+    client::{Client, api::Got, is_loopback},
+    config::context::Context,
+    exit,
+    failure::Failure,
+    request::{draft, flags::LaunchFlags},
+    runs::follow::{self, FollowEnd, Show},
+    terminal::{output, screen::Stream},
+};
+
+/// The command's shell text: a single argument unchanged, or the words after `--`, quoted so that
+/// they stay apart.
+///
+/// # Errors
+/// There are several arguments before `--`, which could be meant either way, or a word holds a NUL
+/// byte.
+pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String, Failure> {
+    match (command, argv) {
+        ([text], []) => Ok(text.clone()),
+        ([], words) => {
+            let words = words.iter().map(String::as_str);
+            shlex::try_join(words).map_err(|_| {
+                Failure::Usage("the command holds a NUL byte, which no shell can be given".into())
+            })
+        }
+        (words, _) => Err(Failure::Usage(format!(
+            "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
+            words.len()
+        ))),
+    }
+}
+
+/// Submits a request and, unless told to detach, follows the run to its end.
+///
+/// # Errors
+/// The API refuses or cannot be reached, or the output cannot be written.
+pub(crate) async fn run(
+    context: &Context,
+    client: &Client,
+    request: SubmitRequest,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    if let (true, Some(image)) = (flags.host, &request.image) {
+        context.screen.say(&format!(
+            "runs by this machine's own shell (--host), not in the image {image}"
+        ));
+    }
+    start(client, flags).await?;
+    let key = key_or_random(request.idempotency_key)?;
+    let request = SubmitRequest {
+        idempotency_key: Some(key),
+        ..request
+    };
+    match client.submit(&request).await {
+        Ok(accepted) => go_on(context, client, &accepted, flags).await,
+        Err(failure) => Err(explained(context, request, failure)),
+    }
+}
+
+/// Explains a refusal of a body that is too large. The server did not read the body, so only the
+/// client can find out which field is at fault.
+fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
+    if !matches!(&failure, Failure::Refused(problem) if problem.code == "body_too_large") {
+        return failure;
+    }
+    let faults = defaults(context)
+        .ok()
+        .and_then(|defaults| request.validate(&defaults).err());
+    faults.map_or(failure, Failure::faults)
+}
+
+/// Runs an execution again with changes and, unless told to detach, follows the new run to its end.
+///
+/// # Errors
+/// The same as for [`run`].
+pub(crate) async fn rerun(
+    context: &Context,
+    client: &Client,
+    before: &ExecutionId,
+    changes: Changes,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    start(client, flags).await?;
+    let key = key_or_random(changes.idempotency_key)?;
+    let changes = Changes {
+        idempotency_key: Some(key),
+        ..changes
+    };
+    let body = serde_json::to_vec(&changes).map_err(|error| Failure::other(error))?;
+    let accepted = client.rerun(before, body).await?;
+    go_on(context, client, &accepted, flags).await
+}
+
+/// Starts the runner in this process, on this machine, for a run that is followed.
+async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
+    match client {
+        Client::Local(machine) if !flags.detach => {
+            machine.start().await.map_err(|error| Failure::other(error))
+        }
+        Client::Local(_) | Client::Remote(_) => Ok(()),
+    }
+}
+
+async fn go_on(
+    context: &Context,
+    client: &Client,
+    accepted: &Got<Accepted>,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    if flags.detach {
+        announce(context, accepted)
+    } else {
+        see_through(context, client, &accepted.value).await
+    }
+}
+
+fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> {
+    let id = &accepted.value.execution_id;
+    let told = match context.is_json() {
+        true => output::json(context, &accepted.answer),
+        false => output::text(context, &format!("{id}\n")),
+    };
+    if told.is_err() {
+        // The run will start, and nobody else knows its id.
+        context.screen.say(&format!("submitted {id}"));
+    }
+    told.map(|()| exit::SUCCESS)
+}
+
+async fn see_through(
+    context: &Context,
+    client: &Client,
+    accepted: &Accepted,
+) -> Result<u8, Failure> {
+    let (id, screen) = (&accepted.execution_id, &context.screen);
+    tracing::info!(execution_id = %id, "submitted");
+    screen.progress(&format!("{id}: {}", accepted.status));
+    let show = Show::all(if context.is_json() {
+        Stream::Err
+    } else {
+        Stream::Out
+    });
+    let following = follow::to_the_end(client, id, show, screen);
+    match follow::attended(client, id, screen, following).await? {
+        FollowEnd::Final(got) => {
+            if context.is_json() {
+                output::json(context, &got.answer)?;
+            }
+            Ok(output::verdict(context, &got.value))
+        }
+        // The command's exit code is not known, and a caller must not take this for a success.
+        FollowEnd::Detached => Ok(exit::UNKNOWN),
+    }
+}
+
+/// The given idempotency key, or a random one. Every submission has a key, so that a lost answer
+/// never leads to two runs.
+fn key_or_random(given: Option<String>) -> Result<String, Failure> {
+    given.map_or_else(random_key, Ok)
+}
+
+fn random_key() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::Other(format!("failed to get random bytes: {error}")))?;
+    Ok(format!("mycli-{}", hex::encode(bytes)))
+}
+
+/// Checks the request by the rules of its destination and prints it. Sends nothing.
+///
+/// # Errors
+/// All faults of the request.
+pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, Failure> {
+    request
+        .clone()
+        .validate(&defaults(context)?)
+        .map_err(Failure::faults)?;
+    let text = serde_json::to_string_pretty(request).map_err(|error| Failure::other(error))?;
+    output::text(context, &format!("{text}\n"))?;
+    Ok(exit::SUCCESS)
+}
+
+/// The defaults for what a request leaves out, as far as they are known before it is sent: this
+/// machine's, or those of an unchanged stack.
+///
+/// # Errors
+/// The configuration file cannot be used.
+pub(crate) fn defaults(context: &Context) -> Result<Defaults, Failure> {
+    let one_machine = context.global.local
+        || context
+            .endpoint()?
+            .is_some_and(|endpoint| is_loopback(&endpoint.url));
+    Ok(draft::defaults(one_machine))
+}
+
+/// Adds to the faults of a refusal the places where the values came from.
+pub(crate) fn placed(
+    error: Failure,
+    place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>,
+) -> Failure {
+    match error {
+        Failure::Refused(mut problem) => {
+            problem.errors = place(problem.errors);
+            Failure::Refused(problem)
+        }
+        Failure::Faults { summary, faults } => Failure::Faults {
+            summary,
+            faults: place(faults),
+        },
+        other => other,
+    }
+}
