@@ -16,6 +16,7 @@ if [ "${1:-}" = check ]; then
       stale=1
     }
   done
+  [ "$stale" -ne 0 ] || echo "all apply"
   exit "$stale"
 fi
 seeds=${1:-300}
