@@ -34,8 +34,8 @@ deny:
     tests/advisories.sh
 
 # The shape of the code: how long functions and files are, circles of imports, words that are not ours
-shape:
-    cargo run --quiet --locked --package shape
+shape *FOLDER:
+    cargo run --quiet --locked --package shape -- {{ FOLDER }}
 
 # The documentation builds without a warning, and its examples run
 doc:

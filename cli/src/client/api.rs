@@ -63,7 +63,7 @@ impl Client {
             action: Some("exec".into()),
             ..request.clone()
         };
-        let body = serde_json::to_vec(&request).map_err(|error| Failure::other(error))?;
+        let body = serde_json::to_vec(&request).map_err(Failure::other)?;
         Ok(self
             .got(Call::post(path(&["execute"], &[]), Some(body)))
             .await?)
@@ -197,7 +197,7 @@ impl Client {
         group: &str,
         request: &GroupRerunRequest,
     ) -> Result<GroupView, Failure> {
-        let body = serde_json::to_vec(request).map_err(|error| Failure::other(error))?;
+        let body = serde_json::to_vec(request).map_err(Failure::other)?;
         let answer = self
             .call(Call::post(
                 path(&["groups", group, "rerun-failed"], &[]),

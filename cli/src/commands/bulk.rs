@@ -111,10 +111,7 @@ impl Bulk {
     async fn submit(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let (submission, lines) = self.prepare(context).await?;
         if let (Client::Local(machine), true) = (client, self.wait) {
-            machine
-                .start()
-                .await
-                .map_err(|error| Failure::other(error))?;
+            machine.start().await.map_err(Failure::other)?;
         }
         submission::run(context, client, &submission, &lines, self.wait).await
     }

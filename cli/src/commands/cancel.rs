@@ -206,10 +206,7 @@ pub(crate) async fn set_mark(
     group: &str,
 ) -> Result<Option<GroupCancelView>, Failure> {
     if let Client::Local(machine) = client {
-        machine
-            .start()
-            .await
-            .map_err(|error| Failure::other(error))?;
+        machine.start().await.map_err(Failure::other)?;
     }
     Ok(client.cancel_group(group).await?.cancel)
 }

@@ -1,7 +1,7 @@
 //! `mycli secrets`: values that runs get by name. A value goes from standard input to its store,
 //! and nowhere else.
 
-use std::{fmt::Display, fs, io, path::PathBuf};
+use std::{fmt::Display, fs, io, path::Path};
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
@@ -285,12 +285,12 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
             // that only the old one was for.
             if !named_hosts.is_empty() {
                 let lines: String = named_hosts.iter().map(|host| format!("{host}\n")).collect();
-                write(files.hosts_path(name.as_str()), &lines)?;
+                write(&files.hosts_path(name.as_str()), &lines)?;
             }
             // Reading removes one line end, so that a file made by hand may end with one. So we
             // write one.
             write(
-                files.path(name.as_str()),
+                &files.path(name.as_str()),
                 &format!("{}\n", value.expose_secret()),
             )?;
             let hosts_path = files.hosts_path(name.as_str());
@@ -318,8 +318,8 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
         }
         Action::Remove { name, .. } => {
             let name = named(&name)?;
-            remove(files.hosts_path(name.as_str()))?;
-            if !remove(files.path(name.as_str()))? {
+            remove(&files.hosts_path(name.as_str()))?;
+            if !remove(&files.path(name.as_str()))? {
                 return Err(Failure::Nothing(format!("there is no secret {name}")));
             }
             context
@@ -330,16 +330,16 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
     }
 }
 
-fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
-    settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::file(&path, &error))
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    settings::write_private(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
 }
 
 /// Removes a file, and returns whether it existed.
-fn remove(path: PathBuf) -> Result<bool, Failure> {
-    match fs::remove_file(&path) {
+fn remove(path: &Path) -> Result<bool, Failure> {
+    match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::file(&path, &error)),
+        Err(error) => Err(Failure::file(path, &error)),
     }
 }
 

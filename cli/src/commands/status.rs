@@ -133,7 +133,7 @@ impl GroupStatus {
 
     fn show(&self, context: &Context) -> Result<(), Failure> {
         if context.is_json() {
-            let json = serde_json::to_string(self).map_err(|error| Failure::other(error))?;
+            let json = serde_json::to_string(self).map_err(Failure::other)?;
             return output::text(context, &format!("{json}\n"));
         }
         let mut text = format!(

@@ -94,7 +94,7 @@ pub(crate) async fn rerun(
         idempotency_key: Some(key),
         ..changes
     };
-    let body = serde_json::to_vec(&changes).map_err(|error| Failure::other(error))?;
+    let body = serde_json::to_vec(&changes).map_err(Failure::other)?;
     let accepted = client.rerun(before, body).await?;
     go_on(context, client, &accepted, flags).await
 }
@@ -102,9 +102,7 @@ pub(crate) async fn rerun(
 /// Starts the runner in this process, on this machine, for a run that is followed.
 async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
     match client {
-        Client::Local(machine) if !flags.detach => {
-            machine.start().await.map_err(|error| Failure::other(error))
-        }
+        Client::Local(machine) if !flags.detach => machine.start().await.map_err(Failure::other),
         Client::Local(_) | Client::Remote(_) => Ok(()),
     }
 }
@@ -183,7 +181,7 @@ pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, 
         .clone()
         .validate(&defaults(context)?)
         .map_err(Failure::faults)?;
-    let text = serde_json::to_string_pretty(request).map_err(|error| Failure::other(error))?;
+    let text = serde_json::to_string_pretty(request).map_err(Failure::other)?;
     output::text(context, &format!("{text}\n"))?;
     Ok(exit::SUCCESS)
 }

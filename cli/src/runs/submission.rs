@@ -127,7 +127,7 @@ fn new_id() -> Result<Name, Failure> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis();
-    let millis = u64::try_from(millis).map_err(|error| Failure::other(error))?;
+    let millis = u64::try_from(millis).map_err(Failure::other)?;
     let id = format!(
         "{PREFIX}{}",
         Ulid::from_parts(millis, u128::from_le_bytes(bytes))
@@ -650,7 +650,7 @@ impl Told<'_> {
             counts: watch.map(GroupWatch::counts),
             failed: watch.map(|watch| failed(*batch, watch)),
         };
-        let json = serde_json::to_string(&report).map_err(|error| Failure::other(error))?;
+        let json = serde_json::to_string(&report).map_err(Failure::other)?;
         output::text(context, &format!("{json}\n"))
     }
 

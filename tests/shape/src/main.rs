@@ -1,7 +1,12 @@
-//! `just shape`: the shape of this project's code.
+//! `just shape`: the shape of this project's code, or of another checkout: `just shape ../before`.
 #![expect(clippy::print_stdout, reason = "it is what this prints")]
 
-use std::{collections::BTreeSet, error::Error, path::Path};
+use std::{
+    collections::BTreeSet,
+    env,
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use shape::{
     circles,
@@ -17,9 +22,8 @@ const WIDTH: usize = 100;
 const LONGEST: usize = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()?;
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = env::args().nth(1).map_or(here, PathBuf::from);
     let sources = sources::all(&root)?;
     let shipped: Vec<_> = sources.iter().filter(|source| source.is_shipped).collect();
     tell_functions(&shipped)?;

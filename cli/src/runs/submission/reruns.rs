@@ -58,10 +58,7 @@ pub(crate) async fn run(
         "running again what failed of {of}, as {id}; if that is cut short, the same command with --resume {id} goes on"
     ));
     if let Client::Local(machine) = client {
-        machine
-            .start()
-            .await
-            .map_err(|error| Failure::other(error))?;
+        machine.start().await.map_err(Failure::other)?;
     }
     let began = client
         .rerun_group(of, &request)
