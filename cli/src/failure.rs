@@ -26,7 +26,7 @@ pub(crate) enum Failure {
     /// Requests that the API would refuse: a summary, and every fault. Nothing was sent.
     #[error("{summary}")]
     Faults {
-        /// What cannot be run.
+        /// The requests that cannot be run.
         summary: String,
         /// The faults of single fields.
         faults: Vec<FieldError>,

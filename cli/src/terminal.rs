@@ -1,4 +1,4 @@
-//! What mycli writes to a terminal, and reads from it.
+//! The terminal: mycli's output and the user's answers.
 
 pub(crate) mod interrupt;
 pub(crate) mod moment;

@@ -290,7 +290,7 @@ fn report_group(
     })
 }
 
-/// What happens to a run that had this status when it was asked to stop.
+/// The effect of a request to stop on a run that had this status.
 fn consequence(asked: &ExecutionStatus) -> &'static str {
     match asked {
         ExecutionStatus::Running => "its command gets TERM, and KILL after 10 s",

@@ -39,7 +39,7 @@ pub(crate) enum EnvFileError {
         path: PathBuf,
         /// The line number, from 1.
         line: usize,
-        /// What is wrong with the line.
+        /// The fault of the line.
         fault: EnvFileFault,
     },
     /// A `-e` that does not set a variable.

@@ -14,7 +14,7 @@ const REMOTE: &str = "origin";
 /// own clone has its own time limit.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What we found in the repository.
+/// The findings in the repository.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checkout {
     /// The remote's URL as git has it. A relative path is made absolute.

@@ -223,7 +223,7 @@ enum WaitEnd {
     Failed(Failure),
 }
 
-/// What a submission consists of.
+/// The parts of a submission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Batch<'a> {
     /// The lines of a `bulk`, many in one request.

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::terminal::screen::Screen;
 
-/// What the user wants to do with the run.
+/// The user's wish for the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InterruptWish {
     /// Stop the run.

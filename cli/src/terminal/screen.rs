@@ -27,7 +27,7 @@ pub(crate) enum Stream {
     Err,
 }
 
-/// What a command writes to.
+/// The stream that a command writes to.
 pub(crate) struct Screen {
     /// Whether the user wants no colour.
     plain: bool,

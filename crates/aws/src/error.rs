@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkErro
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use domain::error::{PortError, Rejected, RejectionKind};
 
-/// What a failed call means for a retry.
+/// The meaning of a failed call for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Nothing was done, and the same call is right later: the caller was too fast, or its
@@ -27,7 +27,7 @@ pub struct Fault {
     pub code: Option<String>,
     /// What the service said, or what happened on the way to it.
     pub words: String,
-    /// What can mend the failure.
+    /// The remedy of the failure.
     pub remedy: Remedy,
 }
 

@@ -136,7 +136,7 @@ impl Facts {
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked.
+    /// The subject of the check.
     pub name: &'static str,
     /// The verdict.
     pub verdict: CheckVerdict,

@@ -63,7 +63,7 @@ impl Pool {
     }
 }
 
-/// What is known about a quota.
+/// The knowledge about a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownQuota {
     /// The quota in vCPUs.

@@ -45,7 +45,7 @@ pub enum SettleError {
         "{why}, still so after {hours} hours: look at the table in the AWS console, then run this again"
     )]
     Slow {
-        /// What was waited for.
+        /// The event that was waited for.
         why: String,
         /// How long, in hours.
         hours: u64,

@@ -21,7 +21,7 @@ const PROBE_MAX_SECONDS: i64 = 15;
 /// tasks may have stopped unnoticed, at 20 ends a second and half a second until an event arrives.
 const ONE_BY_ONE: u32 = 10;
 
-/// What was short.
+/// The resource that was short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shortage {
@@ -48,7 +48,7 @@ pub struct AdaptiveLimit {
     /// Launches below the adaptive limit were refused too. Others take the capacity that we
     /// release, so no launch is certain until a probe is accepted.
     pub shrinking: bool,
-    /// What ECS was short of.
+    /// The resource that was short.
     pub shortage: Shortage,
     /// ECS's own message.
     pub words: String,

@@ -66,7 +66,7 @@ pub struct Held {
     pub started: u32,
 }
 
-/// What holds a backlog.
+/// The cause that holds a backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldBy {

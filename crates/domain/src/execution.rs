@@ -369,7 +369,7 @@ pub struct Attempt {
     pub task_arn: Option<String>,
     /// The newest snapshot of the task.
     pub task: Option<Task>,
-    /// What the marker lines said.
+    /// The facts from the marker lines.
     #[serde(rename = "said")]
     pub markers: MarkerFacts,
     /// The sweep asked for a stop because the task was far past its timeout.

@@ -359,7 +359,7 @@ pub enum LaunchError {
     /// token.
     #[error("{words}")]
     Full {
-        /// What was short.
+        /// The resource that was short.
         shortage: Shortage,
         /// What ECS said.
         words: String,

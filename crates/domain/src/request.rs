@@ -1,4 +1,4 @@
-//! What a user asks for: first untrusted ([`SubmitRequest`]), then validated once
+//! A user's request: first untrusted ([`SubmitRequest`]), then validated once
 //! ([`LaunchRequest`]).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// What happens to one request.
+/// The fate of one request.
 #[derive(Clone, Debug)]
 pub(super) enum Fate {
     /// The engine's answer breaks off after this many bytes.

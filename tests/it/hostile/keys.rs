@@ -1,4 +1,4 @@
-//! What each key may do, and what is not a key.
+//! The rights of each key, and texts that are no keys.
 
 use reqwest::Method;
 use serde_json::{Value, json};

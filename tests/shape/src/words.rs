@@ -51,7 +51,7 @@ pub struct Found {
     pub line: usize,
     /// The word.
     pub word: String,
-    /// What to use.
+    /// The word to use.
     pub instead: &'static str,
 }
 
