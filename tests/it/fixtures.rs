@@ -47,7 +47,7 @@ mod local {
     };
     use domain::{
         history::Filter,
-        ports::{Keys, Store},
+        ports::{KeyLookup, Keys, ReadStore},
         principal::Principal,
     };
     use tests::{
@@ -252,7 +252,9 @@ mod dynamo {
         history::Filter,
         id::ExecutionId,
         limit::{CapacityPool, LimitKey},
-        ports::{Created, Definitions, Keys, Secrets, Store},
+        ports::{
+            Created, Definitions, Keys, LaunchStore, ReadStore, Secrets, SweepStore, WriteStore,
+        },
         transition::Observation,
     };
     use tests::{
@@ -416,7 +418,7 @@ mod dynamo {
                     .is_empty(),
                 "{backlog}"
             );
-            store.backlog_state(backlog).await.expect("it is read");
+            store.limit_state(backlog).await.expect("it is read");
         }
         store.reconcile().await.expect("it is compared");
     }

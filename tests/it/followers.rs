@@ -20,8 +20,8 @@ use domain::{
     execution::Execution,
     history::{LogCursor, LogEnds},
     marker::PREFIX,
-    ports::{Clock, Entropy, LogLine, LogPage, Logs, ReadError, Store},
-    throttle::{Rate, TokenBucket},
+    ports::{Clock, Entropy, LogLine, LogPage, Logs, ReadError, WriteStore},
+    quota::{Rate, TokenBucket},
     transition::Observation,
 };
 use futures_util::FutureExt as _;

@@ -23,13 +23,13 @@ use domain::{
     message::{Message, Outgoing},
     ports::{
         Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, PortError,
-        Queue, ReadError, Secrets, Store, Tasks,
+        Queue, ReadError, ReadStore, Secrets, Tasks, WriteStore,
     },
-    request::Source,
+    quota::{DEFINITIONS_RATE, Quota, Rate},
+    request::{Defaults, Place, Source},
     secret::SecretRecord,
     settings::Settings,
     task::TaskDefinition,
-    throttle::{DEFINITIONS_RATE, Quota, Rate},
 };
 use futures_util::FutureExt as _;
 use pipeline::{
@@ -37,6 +37,7 @@ use pipeline::{
     launcher::{Launcher, Pace},
 };
 use serde_json::json;
+use tests::Store;
 use tests::memory::MemoryStore;
 use tokio::task::JoinSet;
 
@@ -540,6 +541,11 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
         Settings {
             run_task_rate,
             quotas,
+            // Where wakeups are messages, a fast backlog is watched.
+            defaults: Defaults {
+                place: Place::Aws,
+                ..settings().defaults
+            },
             ..settings()
         },
     );
@@ -556,7 +562,7 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     .await;
     let ids = world.submit(12, 1).await;
     // The launcher watches the backlog, waits for more, and leaves.
-    store.interrupt("set_line_state", 2, move |store| {
+    store.interrupt("set_limit_state", 2, move |store| {
         let ended = store.update(&other, stopped(&other, 0), &[]).now_or_never();
         ended
             .expect("it answers at once")

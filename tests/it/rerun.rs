@@ -9,7 +9,8 @@ use domain::{
     id::{AttemptId, ExecutionId},
     key::{Caller, Role},
     ports::{
-        Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Store, Tasks,
+        Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, ReadStore,
+        Tasks, WriteStore,
     },
     secret::SecretRecord,
     task::TaskDefinition,

@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use domain::{
     execution::{Execution, ExecutionStatus},
     limit::{CapacityPool, LimitKey},
-    ports::Store,
+    ports::{LaunchStore, ReadStore},
     request::SubmitRequest,
 };
 use pipeline::{auth::Auth, submit::Submit};
@@ -426,10 +426,14 @@ fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
 async fn answered_with_one_vcpu(body: serde_json::Value) -> (i64, String) {
     let (store, system) = (MemoryStore::default(), System);
     let line = LimitKey::Pool(CapacityPool::FargateSpot);
-    let unknown = store.backlog_state(&line).await.unwrap();
+    let unknown = store.limit_state(&line).await.unwrap();
     assert!(
         store
-            .set_backlog_state(&line, &unknown, unknown.with_quota(Some(VCPU), start()))
+            .set_limit_state(
+                &line,
+                &unknown,
+                unknown.with_pool(unknown.pool.with_quota(Some(VCPU), start()))
+            )
             .await
             .unwrap()
     );

@@ -10,7 +10,6 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     announcement::Announcement,
-    backlog::BacklogState,
     ecs::{CONTAINER, Container, RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
@@ -18,9 +17,10 @@ use domain::{
     marker::{self, Marker},
     message::{Message, Outgoing},
     ports::{
-        AccountQuotas, Announcer, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError,
-        Queue, ReadError, Store, Tasks,
+        AccountQuotas, Announcer, Clock, Described, LaunchError, LaunchStore, LogLine, LogPage,
+        Logs, PortError, Queue, ReadError, ReadStore, SweepStore, Tasks, WriteStore,
     },
+    scheduler::state::{BacklogState, LimitState},
     settings::Settings,
     task::{TaskDefinition, log_stream},
     transition::Observation,
@@ -358,13 +358,16 @@ async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     }
     .submit(&store)
     .await;
-    let watched = BacklogState {
-        watched_until: Some(at(NOW + 2_000)),
-        ..BacklogState::default()
+    let watched = LimitState {
+        backlog: BacklogState {
+            watched_until: Some(at(NOW + 2_000)),
+            ..BacklogState::default()
+        },
+        ..LimitState::default()
     };
     assert!(
         store
-            .set_backlog_state(&POOL, &BacklogState::default(), watched)
+            .set_limit_state(&POOL, &LimitState::default(), watched)
             .await
             .unwrap()
     );
@@ -385,10 +388,10 @@ async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     assert!(told());
 
     cloud.sent.lock().unwrap().clear();
-    let watched = store.backlog_state(&POOL).await.unwrap();
+    let watched = store.limit_state(&POOL).await.unwrap();
     assert!(
         store
-            .set_backlog_state(&POOL, &watched, watched.unwatched(watched.watched_until))
+            .set_limit_state(&POOL, &watched, LimitState::default())
             .await
             .unwrap()
     );

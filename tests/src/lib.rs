@@ -24,3 +24,15 @@ pub mod world;
 mod program;
 
 pub use program::{built, mycli};
+
+/// Everything that a store of executions does. The handlers ask for less; the contract suites run
+/// against all of it.
+pub trait Store:
+    domain::ports::WriteStore + domain::ports::LaunchStore + domain::ports::SweepStore
+{
+}
+
+impl<S> Store for S where
+    S: domain::ports::WriteStore + domain::ports::LaunchStore + domain::ports::SweepStore
+{
+}

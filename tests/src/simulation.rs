@@ -22,10 +22,10 @@ use domain::{
     id::ExecutionId,
     limit::CapacityPool,
     message::{Message, QueueName},
-    ports::{Clock, Queue, Store},
+    ports::{Clock, Queue, WriteStore},
+    quota::{Quota, Quotas, Rate},
     request::{Defaults, SubmitRequest},
     settings::Settings,
-    throttle::{Quota, Quotas, Rate},
 };
 use pipeline::{
     definitions::Registered,

@@ -17,22 +17,24 @@ use aws_sdk_dynamodb::Client;
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
-    backlog::BacklogState,
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey},
-    ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
+    limit::{Admission, LimitKey, RateKey, Usage},
+    ports::{
+        Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
+        SweepStore, Update, UpdateError, WriteStore,
+    },
     principal::Principal,
+    quota::Rate,
     request::Name,
+    scheduler::state::LimitState,
     secret::SecretRecord,
-    throttle::{Rate, Usage},
 };
 
 mod backlog;
-mod backlog_state;
 mod batch;
 mod definitions;
 mod directory;
@@ -45,6 +47,7 @@ mod input;
 mod item;
 mod keys;
 mod launch_batches;
+mod limit_state;
 mod limits;
 mod memory;
 mod record;
@@ -107,7 +110,46 @@ impl DynamoStore {
     }
 }
 
-impl Store for DynamoStore {
+impl ReadStore for DynamoStore {
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+        self.load_one(id).await
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
+        self.find_by_fragment(fragment, limit).await
+    }
+
+    /// Newest first by id, because an id begins with the time of submission. The number of records
+    /// read for a page is bounded. So a page can be short, and still not be the last, if its filter
+    /// admits few of the ids that the best index names.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.history(filter, after, limit).await
+    }
+
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        self.read_group_work(group).await
+    }
+
+    /// Counts backed-off entries too, and at most `backlog::COUNT_MAX` entries of each submitter.
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        self.count_ahead(entry, exact).await
+    }
+
+    async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
+        self.read_limit_state(key).await
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
+        self.used(key).await
+    }
+}
+
+impl WriteStore for DynamoStore {
     /// Idempotent. The claim is written first, and the record exists once its last item is written.
     /// A caller that finds a claim without a record finishes that creation, under the claimed id.
     async fn create(
@@ -121,6 +163,11 @@ impl Store for DynamoStore {
         }
     }
 
+    /// Idempotent, each by itself. A bounded number is written at a time.
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
+        self.create_each(executions).await
+    }
+
     /// Conditional on there being no open submission of this id.
     async fn open_submission(
         &self,
@@ -130,19 +177,6 @@ impl Store for DynamoStore {
         expires_at: Timestamp,
     ) -> Result<Submission, PortError> {
         self.opened(by, id, now, expires_at).await
-    }
-
-    /// Idempotent, each by itself. A bounded number is written at a time.
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        self.create_each(executions).await
-    }
-
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        self.load_one(id).await
-    }
-
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        self.find_by_fragment(fragment, limit).await
     }
 
     /// Conditional on the revision and the admissions. A transaction is used only where the counter
@@ -167,27 +201,17 @@ impl Store for DynamoStore {
         self.change_all(updates).await
     }
 
-    /// Newest first by id, because an id begins with the time of submission. The number of records
-    /// read for a page is bounded. So a page can be short, and still not be the last, if its filter
-    /// admits few of the ids that the best index names.
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        self.history(filter, after, limit).await
+    /// Conditional on the revision.
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        self.write_group_work(work).await
     }
 
-    /// Newest first.
-    async fn launched(
-        &self,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        self.open(after, limit).await
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        self.anybody_due(key, now).await
     }
+}
 
+impl LaunchStore for DynamoStore {
     async fn backlog(
         &self,
         key: &LimitKey,
@@ -197,44 +221,22 @@ impl Store for DynamoStore {
         self.head(key, now, limit).await
     }
 
-    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        self.anybody_due(key, now).await
-    }
-
-    /// Also removes submitters from the directory that have not been in a backlog for a day.
-    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.backlogs_due(now).await
-    }
-
-    /// Counts backed-off entries too, and at most `backlog::COUNT_MAX` entries of each submitter.
-    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
-        self.count_ahead(entry, exact).await
-    }
-
-    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        self.read_backlog_state(key).await
-    }
-
     /// Conditional on the revision.
-    async fn set_backlog_state(
+    async fn set_limit_state(
         &self,
         key: &LimitKey,
-        before: &BacklogState,
-        after: BacklogState,
+        before: &LimitState,
+        after: LimitState,
     ) -> Result<bool, PortError> {
-        self.write_backlog_state(
+        self.write_limit_state(
             key,
             before,
-            &BacklogState {
+            &LimitState {
                 revision: before.revision + 1,
                 ..after
             },
         )
         .await
-    }
-
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        self.used(key).await
     }
 
     /// Conditional on the bucket's last change, so that concurrent callers together never take more
@@ -248,22 +250,29 @@ impl Store for DynamoStore {
     ) -> Result<(u32, u64), PortError> {
         self.take(key, rate, want, now).await
     }
+}
 
-    async fn reconcile(&self) -> Result<(), PortError> {
-        self.bring_in_line().await
+impl SweepStore for DynamoStore {
+    /// Newest first.
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.open(after, limit).await
     }
 
-    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        self.read_group_work(group).await
-    }
-
-    /// Conditional on the revision.
-    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        self.write_group_work(work).await
+    /// Also removes submitters from the directory that have not been in a backlog for a day.
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        self.backlogs_due(now).await
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         self.list_open_group_work().await
+    }
+
+    async fn reconcile(&self) -> Result<(), PortError> {
+        self.bring_in_line().await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -301,11 +310,13 @@ impl Definitions for DynamoStore {
     }
 }
 
-impl Keys for DynamoStore {
+impl KeyLookup for DynamoStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         self.read_key(id).await
     }
+}
 
+impl Keys for DynamoStore {
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         self.read_keys().await
     }

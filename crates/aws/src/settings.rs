@@ -5,9 +5,9 @@ use std::{fmt::Display, str::FromStr};
 use domain::{
     ecs::NetworkConfiguration,
     limit::CapacityPool,
+    quota::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
     request::{Defaults, Place, TaskSize, Timeout},
     settings::{Allowed, Settings},
-    throttle::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
 };
 
 use crate::ecs::Registration;

@@ -5,7 +5,7 @@ use aws::system::System;
 use chrono::{SubsecRound, Utc};
 use domain::{
     key::{ApiKey, KeyRecord, Role},
-    ports::{Entropy, Keys, PortError},
+    ports::{Entropy, KeyLookup, Keys, PortError},
     principal::Principal,
 };
 

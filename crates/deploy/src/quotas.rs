@@ -4,7 +4,7 @@ use aws::quotas::{ServiceQuotas, whole};
 use chrono::{SubsecRound, Utc};
 use domain::{
     limit::{CapacityPool, LimitKey},
-    ports::{PortError, Store},
+    ports::{LaunchStore, PortError, ReadStore},
 };
 
 use crate::{Account, activity, stack::StackView};
@@ -100,14 +100,12 @@ pub async fn keep(
         activity::store(account, stack),
         LimitKey::Pool(pool.limit()),
     );
-    let before = store.backlog_state(&backlog).await?;
-    let after = before.with_quota(
-        Some(vcpus.saturating_mul(1024)),
-        Utc::now().trunc_subsecs(3),
-    );
+    let before = store.limit_state(&backlog).await?;
+    let cpu = Some(vcpus.saturating_mul(1024));
+    let after = before.with_pool(before.pool.with_quota(cpu, Utc::now().trunc_subsecs(3)));
     // If another write came first, it was the sweep's, and the sweep records the quota too.
     store
-        .set_backlog_state(&backlog, &before, after)
+        .set_limit_state(&backlog, &before, after)
         .await
         .map(drop)
 }

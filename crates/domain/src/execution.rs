@@ -645,6 +645,15 @@ impl Execution {
         matches!(self.state, State::Other { .. }) && self.attempts.last().is_some_and(launched)
     }
 
+    /// The reason that ECS is given for stopping its task and shows as `stoppedReason`.
+    #[must_use]
+    pub fn stop_reason(&self) -> String {
+        match &self.cancel {
+            Some(cancel) => format!("cancelled by {}", cancel.by),
+            None => "past its timeout".to_owned(),
+        }
+    }
+
     /// The log stream of the current attempt, once its task is known.
     #[must_use]
     pub fn log_stream(&self) -> Option<String> {

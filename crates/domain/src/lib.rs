@@ -4,17 +4,14 @@
 //! value is an argument. The [`ports`] are what the handlers in `pipeline` need from outside;
 //! adapters implement them.
 
-pub mod adaptive_limit;
 pub mod announcement;
 pub mod api;
-pub mod backlog;
 pub mod backoff;
 pub mod cause;
 pub mod drift;
 pub mod ecs;
 pub mod error;
 pub mod execution;
-pub mod fair;
 pub mod forget;
 pub mod git;
 pub mod group;
@@ -27,13 +24,14 @@ pub mod message;
 pub mod patience;
 pub mod ports;
 pub mod principal;
+pub mod quota;
 pub mod request;
+pub mod scheduler;
 pub mod script;
 pub mod secret;
 pub mod settings;
 pub mod stored;
 pub mod task;
-pub mod throttle;
 pub mod transition;
 
 /// A moment in UTC with millisecond precision (that of CloudWatch Logs and ULIDs).

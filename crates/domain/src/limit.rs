@@ -154,3 +154,42 @@ pub struct Admission {
     /// The most that may be in use; `None` for no limit.
     pub max: Option<u32>,
 }
+
+/// How much of a limit is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU units of a pool, or holders of a lock or a group.
+    pub used: u32,
+}
+
+/// How many of these amounts, in their order, fit under a limit together. The first one that does
+/// not fit ends the count, so that small requests never overtake and starve a large one.
+#[must_use]
+pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u32>) -> usize {
+    let Some(max) = max else {
+        return amounts.into_iter().count();
+    };
+    let mut then = used;
+    let fits = |amount: &u32| {
+        then = then.saturating_add(*amount);
+        then <= max
+    };
+    amounts.into_iter().take_while(fits).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_do_not_overtake_the_large() {
+        assert_eq!(fitting([256, 4096, 256], 0, Some(1024)), 1);
+        assert_eq!(fitting([256, 256, 256], 512, Some(1024)), 2);
+        assert_eq!(
+            fitting([256; 3], 2048, Some(1024)),
+            0,
+            "more in use than allowed"
+        );
+        assert_eq!(fitting([u32::MAX; 3], 0, None), 3);
+    }
+}

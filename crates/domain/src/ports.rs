@@ -10,22 +10,22 @@ use chrono::TimeDelta;
 
 use crate::{
     Timestamp,
-    adaptive_limit::Shortage,
     announcement::Announcement,
-    backlog::BacklogState,
     ecs::{RunTaskInput, Task},
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey, RateKey},
+    limit::{Admission, CapacityPool, LimitKey, RateKey, Usage},
     message::Outgoing,
     principal::Principal,
+    quota::Rate,
     request::Name,
+    scheduler::adaptive_limit::Shortage,
+    scheduler::state::LimitState,
     secret::SecretRecord,
     task::TaskDefinition,
-    throttle::{Rate, Usage},
 };
 
 pub use crate::error::PortError;
@@ -93,35 +93,9 @@ pub struct Update {
     pub admissions: Vec<Admission>,
 }
 
-/// The records, and everything that is derived from them: backlogs, usage, history.
-pub trait Store: Send + Sync {
-    /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is
-    /// taken. Idempotent.
-    fn create(
-        &self,
-        execution: &Execution,
-        claim: Option<&Claim>,
-    ) -> impl Future<Output = Result<Created, PortError>> + Send;
-
-    /// Returns a submission as it was first opened. The first caller opens it at `now`, and later
-    /// callers get that same time. Once the first caller's `expires_at` has passed, the next caller
-    /// opens it again. Conditional.
-    fn open_submission(
-        &self,
-        by: &Principal,
-        id: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> impl Future<Output = Result<Submission, PortError>> + Send;
-
-    /// Records each of these, unless its id exists. Returns the result of each, in their order,
-    /// never [`Created::Mismatch`]. They are not one transaction: after an error some may have been
-    /// recorded. Idempotent.
-    fn create_all(
-        &self,
-        executions: Vec<Execution>,
-    ) -> impl Future<Output = Result<Vec<Created>, PortError>> + Send;
-
+/// Reading what is recorded: executions, their backlogs, the use of limits. This is all that `query`
+/// is given.
+pub trait ReadStore: Send + Sync {
     /// Returns the record as last written. A record that cannot be read is [`PortError::Corrupt`].
     fn load(
         &self,
@@ -135,6 +109,70 @@ pub trait Store: Send + Sync {
         fragment: &str,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<ExecutionId>, PortError>> + Send;
+
+    /// Returns a page of history, newest first. The page includes records that cannot be read,
+    /// unless the filter asks for a status, which such a record does not have.
+    fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
+
+    /// Returns the work of this kind on a group, as last written; `None` for expired work. Strongly
+    /// consistent.
+    fn group_work<W: GroupWork>(
+        &self,
+        group: &Name,
+    ) -> impl Future<Output = Result<Option<W>, PortError>> + Send;
+
+    /// Returns how many entries are before this one in its backlog: exactly up to `exact`,
+    /// estimated beyond.
+    fn ahead(
+        &self,
+        entry: &BacklogEntry,
+        exact: u32,
+    ) -> impl Future<Output = Result<u32, PortError>> + Send;
+
+    /// Returns the state of a limit.
+    fn limit_state(
+        &self,
+        key: &LimitKey,
+    ) -> impl Future<Output = Result<LimitState, PortError>> + Send;
+
+    /// Returns how much of a limit is in use.
+    fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, PortError>> + Send;
+}
+
+/// Recording executions and what becomes of them. A write also changes everything that is derived
+/// from the record: backlogs, usage, history.
+pub trait WriteStore: ReadStore {
+    /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is
+    /// taken. Idempotent.
+    fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> impl Future<Output = Result<Created, PortError>> + Send;
+
+    /// Records each of these, unless its id exists. Returns the result of each, in their order,
+    /// never [`Created::Mismatch`]. They are not one transaction: after an error some may have been
+    /// recorded. Idempotent.
+    fn create_all(
+        &self,
+        executions: Vec<Execution>,
+    ) -> impl Future<Output = Result<Vec<Created>, PortError>> + Send;
+
+    /// Returns a submission as it was first opened. The first caller opens it at `now`, and later
+    /// callers get that same time. Once the first caller's `expires_at` has passed, the next caller
+    /// opens it again. Conditional.
+    fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<Submission, PortError>> + Send;
 
     /// Replaces `before` by `after` if `before` is still the record (by revision) and every
     /// admission has room. The same write changes usage by the difference of their allocations.
@@ -154,30 +192,12 @@ pub trait Store: Send + Sync {
         updates: Vec<Update>,
     ) -> impl Future<Output = Vec<Result<Execution, UpdateError>>> + Send;
 
-    /// Returns a page of history, newest first. The page includes records that cannot be read,
-    /// unless the filter asks for a status, which such a record does not have.
-    fn list(
+    /// Writes work down if the stored revision is still the work's own (0 where none is stored),
+    /// and increments the revision. Returns whether it was written. Conditional.
+    fn set_group_work<W: GroupWork>(
         &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
-
-    /// Returns a page of the executions that are launching or running, in no particular order.
-    fn launched(
-        &self,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
-
-    /// Returns the first entries of a backlog that are due at `now`, in the order of
-    /// [`crate::fair::order`].
-    fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
+        work: &W,
+    ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
     /// Whether this backlog has a due entry, of any process. If so, a wakeup for it is worth a
     /// message.
@@ -186,38 +206,27 @@ pub trait Store: Send + Sync {
         key: &LimitKey,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
+}
 
-    /// Returns the backlogs that have an entry due at `now`.
-    fn backlogs(
+/// The launcher's view of a limit: the entries that wait for it, its state, and its launch rate.
+pub trait LaunchStore: ReadStore {
+    /// Returns the first entries of a backlog that are due at `now`, in the order of
+    /// [`crate::scheduler::fair::order`].
+    fn backlog(
         &self,
+        key: &LimitKey,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
 
-    /// Returns how many entries are before this one in its backlog: exactly up to `exact`,
-    /// estimated beyond.
-    fn ahead(
-        &self,
-        entry: &BacklogEntry,
-        exact: u32,
-    ) -> impl Future<Output = Result<u32, PortError>> + Send;
-
-    /// Returns the state of a backlog as a whole.
-    fn backlog_state(
-        &self,
-        key: &LimitKey,
-    ) -> impl Future<Output = Result<BacklogState, PortError>> + Send;
-
-    /// Replaces the state of a backlog if it is still the one that was read (by revision). Returns
+    /// Replaces the state of a limit if it is still the one that was read (by revision). Returns
     /// whether it was. Conditional.
-    fn set_backlog_state(
+    fn set_limit_state(
         &self,
         key: &LimitKey,
-        before: &BacklogState,
-        after: BacklogState,
+        before: &LimitState,
+        after: LimitState,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
-
-    /// Returns how much of a limit is in use.
-    fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, PortError>> + Send;
 
     /// Takes up to `want` tokens from a bucket. Returns how many it took, and the milliseconds
     /// until the next token. Conditional.
@@ -228,29 +237,31 @@ pub trait Store: Send + Sync {
         want: u32,
         now: Timestamp,
     ) -> impl Future<Output = Result<(u32, u64), PortError>> + Send;
+}
 
-    /// Corrects the data that is derived from the records but not written together with them.
-    /// Idempotent, and safe beside launches, ends and another reconcile.
-    fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
-
-    /// Returns the work of this kind on a group, as last written; `None` for expired work. Strongly
-    /// consistent.
-    fn group_work<W: GroupWork>(
+/// What the sweep reads and corrects: everything that is under way, whatever it waits for.
+pub trait SweepStore: WriteStore {
+    /// Returns a page of the executions that are launching or running, in no particular order.
+    fn launched(
         &self,
-        group: &Name,
-    ) -> impl Future<Output = Result<Option<W>, PortError>> + Send;
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
-    /// Writes work down if the stored revision is still the work's own (0 where none is stored),
-    /// and increments the revision. Returns whether it was written. Conditional.
-    fn set_group_work<W: GroupWork>(
+    /// Returns the backlogs that have an entry due at `now`.
+    fn backlogs(
         &self,
-        work: &W,
-    ) -> impl Future<Output = Result<bool, PortError>> + Send;
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
 
     /// Returns the unfinished work of this kind. Work that cannot be read is skipped.
     fn open_group_work<W: GroupWork>(
         &self,
     ) -> impl Future<Output = Result<Vec<W>, PortError>> + Send;
+
+    /// Corrects the data that is derived from the records but not written together with them.
+    /// Idempotent, and safe beside launches, ends and another reconcile.
+    fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Returns where the previous sweep was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;
@@ -318,13 +329,17 @@ pub trait Announcer: Send + Sync {
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// The API keys.
-pub trait Keys: Send + Sync {
+/// Looking up API keys. This is all that `query` is given of them.
+pub trait KeyLookup: Send + Sync {
     /// Returns the key with this id.
     fn find_key(
         &self,
         id: &str,
     ) -> impl Future<Output = Result<Option<KeyRecord>, PortError>> + Send;
+}
+
+/// The API keys.
+pub trait Keys: KeyLookup {
     /// Returns every key, by name.
     fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, PortError>> + Send;
     /// Adds a key unless its name is taken. Returns whether it was added. Conditional.

@@ -2,8 +2,9 @@
 
 use crate::{
     ecs::NetworkConfiguration,
-    request::{Defaults, FieldError, LaunchRequest},
-    throttle::{Quotas, Rate},
+    limit::{CapacityPool, RateKey},
+    quota::{Quotas, Rate},
+    request::{Defaults, FieldError, LaunchRequest, Place},
 };
 
 /// The settings of one installation (a stack on AWS, or one machine).
@@ -17,13 +18,13 @@ pub struct Settings {
     pub defaults: Defaults,
     /// The settings of each pool.
     pub quotas: Quotas,
-    /// How fast `RunTask` may be called, over all pools: [`crate::throttle::RUN_TASK_RATE`] unless
+    /// How fast `RunTask` may be called, over all pools: [`crate::quota::RUN_TASK_RATE`] unless
     /// AWS raised it; `None` on one machine.
     pub run_task_rate: Option<Rate>,
     /// How many refusals in a row, or interruptions of one execution, make an execution change from
     /// Fargate Spot to on-demand capacity; `None` for never.
     pub spot_fallback_after: Option<u32>,
-    /// How fast task definitions may be registered: [`crate::throttle::DEFINITIONS_RATE`] on AWS;
+    /// How fast task definitions may be registered: [`crate::quota::DEFINITIONS_RATE`] on AWS;
     /// `None` on one machine.
     pub definitions_rate: Option<Rate>,
     /// The roles and secrets of the account that a request may name; `None` on one machine, where
@@ -39,6 +40,27 @@ pub struct Settings {
     /// How many seconds after a task's end more of its output may arrive. CloudWatch Logs shows a
     /// line some time after it was written, a file shows it at once.
     pub log_delay_seconds: u32,
+}
+
+impl Settings {
+    /// Whether wakeups are messages that cost something, so that a launcher rather watches a fast
+    /// backlog than be woken for each slot. On one machine they cost nothing.
+    #[must_use]
+    pub fn wakeups_cost(&self) -> bool {
+        self.defaults.place == Place::Aws
+    }
+
+    /// The rates that apply to launches from a pool.
+    pub fn launch_rates(&self, pool: CapacityPool) -> impl Iterator<Item = (RateKey, Rate)> {
+        let of_pool = self.quotas.of(pool).rate;
+        let rates = [
+            (RateKey::RunTask, self.run_task_rate),
+            (RateKey::Launches(pool), of_pool),
+        ];
+        rates
+            .into_iter()
+            .filter_map(|(key, rate)| Some((key, rate?)))
+    }
 }
 
 impl Allowed {

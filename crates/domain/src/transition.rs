@@ -794,10 +794,10 @@ mod tests {
     use super::*;
     use crate::{
         git::GitAccess,
+        quota::Quotas,
         request::{Defaults, SubmitRequest},
         settings::Settings,
         task,
-        throttle::Quotas,
     };
     use proptest::prelude::*;
 

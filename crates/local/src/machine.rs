@@ -21,11 +21,11 @@ use domain::{
     key::{ApiKey, Caller, KeyRecord, Role},
     limit::{CapacityPool, LimitKey},
     message::Message,
-    ports::{Clock, Entropy, Keys, PortError, Queue, Tasks},
+    ports::{Clock, Entropy, KeyLookup, Keys, PortError, Queue, Tasks},
     principal::Principal,
+    quota::{Quota, Quotas, Rate},
     request::{Arch, Defaults},
     settings::Settings,
-    throttle::{Quota, Quotas, Rate},
 };
 use http::{HeaderMap, Method};
 use pipeline::{

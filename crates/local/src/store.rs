@@ -4,18 +4,21 @@
 
 use domain::{
     Timestamp,
-    backlog::BacklogState,
     execution::{BacklogEntry, Execution},
     forget::Forgetting,
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey},
-    ports::{Claim, Clock, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
+    limit::{Admission, LimitKey, RateKey, Usage},
+    ports::{
+        Claim, Clock, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore,
+        SweepStore, Update, UpdateError, WriteStore,
+    },
     principal::Principal,
+    quota::Rate,
     request::Name,
-    throttle::{Rate, Usage},
+    scheduler::state::LimitState,
 };
 use rusqlite::Connection;
 
@@ -26,7 +29,6 @@ use crate::{
 };
 
 pub(crate) mod backlog;
-mod backlog_state;
 mod bookmark;
 mod columns;
 mod definitions;
@@ -34,6 +36,7 @@ mod forget;
 pub(crate) mod groups;
 mod history;
 mod keys;
+mod limit_state;
 mod limits;
 mod record;
 pub(crate) mod submissions;
@@ -101,61 +104,7 @@ impl LocalStore {
     }
 }
 
-impl Store for LocalStore {
-    /// Idempotent. A claim counts as expired if it had expired when the new execution was
-    /// submitted.
-    async fn create(
-        &self,
-        execution: &Execution,
-        claim: Option<&Claim>,
-    ) -> Result<Created, PortError> {
-        let (new, claim) = (record::New::of(execution)?, claim.cloned());
-        let worker = self.database.worker().clone();
-        failpoint!("store.create.before");
-        let created = self
-            .database
-            .write(SERVICE, move |db| {
-                record::create(db, &new, claim.as_ref(), &worker)
-            })
-            .await?;
-        failpoint!("store.create.after");
-        created.checked()
-    }
-
-    /// Conditional, in one transaction.
-    async fn open_submission(
-        &self,
-        by: &Principal,
-        id: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Submission, PortError> {
-        let (by, id) = (by.to_string(), id.to_owned());
-        failpoint!("store.open_submission.before");
-        let open = move |db: &Connection| submissions::open(db, &by, &id, now, expires_at);
-        let submission = self.database.write(SERVICE, open).await?;
-        failpoint!("store.open_submission.after");
-        Ok(submission)
-    }
-
-    /// Idempotent. Creates all of them in one transaction.
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        let new = executions
-            .iter()
-            .map(record::New::of)
-            .collect::<Result<Vec<_>, _>>()?;
-        let worker = self.database.worker().clone();
-        let write = move |db: &Connection| {
-            new.iter()
-                .map(|new| record::create(db, new, None, &worker))
-                .collect()
-        };
-        failpoint!("store.create_all.before");
-        let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
-        failpoint!("store.create_all.after");
-        created.into_iter().map(record::Came::checked).collect()
-    }
-
+impl ReadStore for LocalStore {
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         let (id, wanted) = (id.clone(), id.clone());
         let record = self
@@ -180,6 +129,128 @@ impl Store for LocalStore {
             .iter()
             .filter_map(|id| columns::id(id).inspect_err(PortError::note_corrupt).ok())
             .collect())
+    }
+
+    /// Newest first by id, because an id begins with the time of submission. A filter by status
+    /// excludes records that cannot be read.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        let (query, any_status) = (
+            history::HistoryQuery::history(filter, after, limit),
+            filter.status.is_none(),
+        );
+        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
+        let Page { items, next } = columns::page(&records, limit);
+        let is_shown = |loaded: &Loaded| {
+            any_status
+                || loaded
+                    .as_ref()
+                    .inspect_err(|corrupt| corrupt.note())
+                    .is_ok()
+        };
+        Ok(Page {
+            items: items.into_iter().filter(is_shown).collect(),
+            next,
+        })
+    }
+
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        let (name, now) = (group.to_string(), System.now());
+        let json = self
+            .database
+            .read(SERVICE, move |db| {
+                groups::find(db, W::KIND.as_str(), &name, now)
+            })
+            .await?;
+        json.as_deref().map(groups::parsed).transpose()
+    }
+
+    /// Counts in the backlog of the worker that owns the entry, backed-off entries included. Exact
+    /// up to 10,000 entries of one submitter.
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        let (entry, own) = (entry.clone(), self.database.worker().clone());
+        self.database
+            .read(SERVICE, move |db| backlog::ahead(db, &entry, &own, exact))
+            .await
+    }
+
+    async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
+        let (key, worker) = (key.to_string(), self.database.worker().clone());
+        let row = self
+            .database
+            .read(SERVICE, move |db| limit_state::find(db, &key, &worker))
+            .await?;
+        Ok(row
+            .as_ref()
+            .map(limit_state::Row::state)
+            .unwrap_or_default())
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
+        let key = key.to_string();
+        self.database
+            .read(SERVICE, move |db| limits::usage(db, &key))
+            .await
+    }
+}
+
+impl WriteStore for LocalStore {
+    /// Idempotent. A claim counts as expired if it had expired when the new execution was
+    /// submitted.
+    async fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> Result<Created, PortError> {
+        let (new, claim) = (record::New::of(execution)?, claim.cloned());
+        let worker = self.database.worker().clone();
+        failpoint!("store.create.before");
+        let created = self
+            .database
+            .write(SERVICE, move |db| {
+                record::create(db, &new, claim.as_ref(), &worker)
+            })
+            .await?;
+        failpoint!("store.create.after");
+        created.checked()
+    }
+
+    /// Idempotent. Creates all of them in one transaction.
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
+        let new = executions
+            .iter()
+            .map(record::New::of)
+            .collect::<Result<Vec<_>, _>>()?;
+        let worker = self.database.worker().clone();
+        let write = move |db: &Connection| {
+            new.iter()
+                .map(|new| record::create(db, new, None, &worker))
+                .collect()
+        };
+        failpoint!("store.create_all.before");
+        let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
+        failpoint!("store.create_all.after");
+        created.into_iter().map(record::Came::checked).collect()
+    }
+
+    /// Conditional, in one transaction.
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
+        let (by, id) = (by.to_string(), id.to_owned());
+        failpoint!("store.open_submission.before");
+        let open = move |db: &Connection| submissions::open(db, &by, &id, now, expires_at);
+        let submission = self.database.write(SERVICE, open).await?;
+        failpoint!("store.open_submission.after");
+        Ok(submission)
     }
 
     /// Conditional on the revision and the admissions.
@@ -217,44 +288,30 @@ impl Store for LocalStore {
         futures_util::future::join_all(updates.into_iter().map(update)).await
     }
 
-    /// Newest first by id, because an id begins with the time of submission. A filter by status
-    /// excludes records that cannot be read.
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        let (query, any_status) = (
-            history::HistoryQuery::history(filter, after, limit),
-            filter.status.is_none(),
-        );
-        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
-        let Page { items, next } = columns::page(&records, limit);
-        let is_shown = |loaded: &Loaded| {
-            any_status
-                || loaded
-                    .as_ref()
-                    .inspect_err(|corrupt| corrupt.note())
-                    .is_ok()
-        };
-        Ok(Page {
-            items: items.into_iter().filter(is_shown).collect(),
-            next,
-        })
+    /// Conditional on the revision.
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let (next, now) = (groups::Next::of(work)?, System.now());
+        failpoint!("store.set_group_work.before");
+        let set = self
+            .database
+            .write(SERVICE, move |db| groups::set(db, &next, now))
+            .await?;
+        failpoint!("store.set_group_work.after");
+        Ok(set)
     }
 
-    /// Returns this worker's launched executions, oldest first.
-    async fn launched(
-        &self,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        let query = history::HistoryQuery::launched(self.database.worker(), after, limit);
-        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
-        Ok(columns::page(&records, limit))
+    /// Looks at all workers' entries. Workers share a limit, and an entry that waits for it may
+    /// belong to another worker.
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        let key = key.to_string();
+        self.database
+            .read(SERVICE, move |db| backlog::head(db, &key, millis(now)))
+            .await
+            .map(|head| head.is_some())
     }
+}
 
+impl LaunchStore for LocalStore {
     async fn backlog(
         &self,
         key: &LimitKey,
@@ -272,80 +329,28 @@ impl Store for LocalStore {
         Ok(rows.order(limit))
     }
 
-    /// Looks at all workers' entries. Workers share a limit, and an entry that waits for it may
-    /// belong to another worker.
-    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        let key = key.to_string();
-        self.database
-            .read(SERVICE, move |db| backlog::head(db, &key, millis(now)))
-            .await
-            .map(|head| head.is_some())
-    }
-
-    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        let worker = self.database.worker().clone();
-        let keys = self
-            .database
-            .read(SERVICE, move |db| {
-                backlog::backlogs(db, &worker, millis(now))
-            })
-            .await?;
-        Ok(keys
-            .iter()
-            .filter_map(|key| columns::limit_key(key))
-            .collect())
-    }
-
-    /// Counts in the backlog of the worker that owns the entry, backed-off entries included. Exact
-    /// up to 10,000 entries of one submitter.
-    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
-        let (entry, own) = (entry.clone(), self.database.worker().clone());
-        self.database
-            .read(SERVICE, move |db| backlog::ahead(db, &entry, &own, exact))
-            .await
-    }
-
-    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        let (key, worker) = (key.to_string(), self.database.worker().clone());
-        let row = self
-            .database
-            .read(SERVICE, move |db| backlog_state::find(db, &key, &worker))
-            .await?;
-        Ok(row
-            .as_ref()
-            .map(backlog_state::Row::state)
-            .unwrap_or_default())
-    }
-
     /// Conditional on the revision.
-    async fn set_backlog_state(
+    async fn set_limit_state(
         &self,
         key: &LimitKey,
-        before: &BacklogState,
-        after: BacklogState,
+        before: &LimitState,
+        after: LimitState,
     ) -> Result<bool, PortError> {
-        let after = BacklogState {
+        let after = LimitState {
             revision: before.revision + 1,
             ..after
         };
         let (next, worker) = (
-            backlog_state::Next::of(key, before, &after)?,
+            limit_state::Next::of(key, before, &after)?,
             self.database.worker().clone(),
         );
         failpoint!("store.set_line_state.before");
         let set = self
             .database
-            .write(SERVICE, move |db| backlog_state::set(db, &next, &worker))
+            .write(SERVICE, move |db| limit_state::set(db, &next, &worker))
             .await?;
         failpoint!("store.set_line_state.after");
         Ok(set)
-    }
-
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        let key = key.to_string();
-        self.database
-            .read(SERVICE, move |db| limits::usage(db, &key))
-            .await
     }
 
     /// Conditional: two callers together never take more than the bucket holds.
@@ -366,33 +371,32 @@ impl Store for LocalStore {
         failpoint!("store.take_tokens.after");
         Ok(taken)
     }
+}
 
-    /// Does nothing. Usage changes in the same transaction as the record, so the two cannot differ.
-    async fn reconcile(&self) -> Result<(), PortError> {
-        Ok(())
+impl SweepStore for LocalStore {
+    /// Returns this worker's launched executions, oldest first.
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        let query = history::HistoryQuery::launched(self.database.worker(), after, limit);
+        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
+        Ok(columns::page(&records, limit))
     }
 
-    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        let (name, now) = (group.to_string(), System.now());
-        let json = self
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        let worker = self.database.worker().clone();
+        let keys = self
             .database
             .read(SERVICE, move |db| {
-                groups::find(db, W::KIND.as_str(), &name, now)
+                backlog::backlogs(db, &worker, millis(now))
             })
             .await?;
-        json.as_deref().map(groups::parsed).transpose()
-    }
-
-    /// Conditional on the revision.
-    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let (next, now) = (groups::Next::of(work)?, System.now());
-        failpoint!("store.set_group_work.before");
-        let set = self
-            .database
-            .write(SERVICE, move |db| groups::set(db, &next, now))
-            .await?;
-        failpoint!("store.set_group_work.after");
-        Ok(set)
+        Ok(keys
+            .iter()
+            .filter_map(|key| columns::limit_key(key))
+            .collect())
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
@@ -407,6 +411,11 @@ impl Store for LocalStore {
                 .ok()
         });
         Ok(readable.collect())
+    }
+
+    /// Does nothing. Usage changes in the same transaction as the record, so the two cannot differ.
+    async fn reconcile(&self) -> Result<(), PortError> {
+        Ok(())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -464,7 +473,7 @@ impl Definitions for LocalStore {
     }
 }
 
-impl Keys for LocalStore {
+impl KeyLookup for LocalStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let id = id.to_owned();
         let record = self
@@ -473,7 +482,9 @@ impl Keys for LocalStore {
             .await?;
         record.as_deref().map(keys::record).transpose()
     }
+}
 
+impl Keys for LocalStore {
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let records = self.database.read(SERVICE, keys::list).await?;
         let readable = |record: &String| {

@@ -14,7 +14,7 @@ use domain::{
     execution::Execution,
     history::Cursor,
     message::{Message, QueueName},
-    ports::{Clock, LogLine, PortError, Queue, Store},
+    ports::{Clock, LogLine, PortError, Queue, SweepStore},
     settings::Settings,
     task,
 };

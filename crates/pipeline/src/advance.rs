@@ -7,7 +7,7 @@ use domain::{
     id::ExecutionId,
     limit::LimitKey,
     message::{Message, Outgoing},
-    ports::{PortError, Queue, Store, UpdateError},
+    ports::{PortError, Queue, UpdateError, WriteStore},
 };
 
 /// How often a decision is made again because another writer was faster. Each conflict means that
@@ -27,7 +27,7 @@ const DELAY_MAX: i64 = 900;
 /// When the store or the queue does not answer. The change may have been made; the call may be
 /// repeated.
 pub async fn advance<F>(
-    store: &impl Store,
+    store: &impl WriteStore,
     queue: &impl Queue,
     now: Timestamp,
     id: &ExecutionId,
@@ -48,7 +48,7 @@ where
 /// # Errors
 /// As [`advance`].
 pub async fn advance_from<F>(
-    store: &impl Store,
+    store: &impl WriteStore,
     queue: &impl Queue,
     now: Timestamp,
     before: Execution,
@@ -80,7 +80,7 @@ pub(crate) enum Changed {
 
 /// Changes a record without sending wakeups, for changes that release nothing that others wait for.
 pub(crate) async fn change<F>(
-    store: &impl Store,
+    store: &impl WriteStore,
     mut before: Execution,
     decide: F,
 ) -> Result<Changed, PortError>
@@ -122,9 +122,9 @@ where
 /// Writes one change and sends the wakeups that follow from it.
 ///
 /// # Errors
-/// As [`Store::update`]. A lost wakeup is repaired by the sweep.
+/// As [`WriteStore::update`]. A lost wakeup is repaired by the sweep.
 pub async fn commit(
-    store: &impl Store,
+    store: &impl WriteStore,
     queue: &impl Queue,
     now: Timestamp,
     before: &Execution,
@@ -138,7 +138,7 @@ pub async fn commit(
 /// Sends a wakeup for each backlog that waits for something this change released, and a delayed one
 /// for an entry that is due later.
 pub(crate) async fn wake(
-    store: &impl Store,
+    store: &impl WriteStore,
     queue: &impl Queue,
     now: Timestamp,
     before: &Execution,
@@ -146,7 +146,7 @@ pub(crate) async fn wake(
 ) -> Result<(), PortError> {
     let mut messages = Vec::new();
     for backlog in released(before, written) {
-        if !store.backlog_state(&backlog).await?.is_watched(now)
+        if !store.limit_state(&backlog).await?.backlog.is_watched(now)
             && store.has_backlog(&backlog, now).await?
         {
             messages.push(Message::Wakeup { backlog, id: None }.into());

@@ -3,7 +3,7 @@
 use domain::{
     announcement::Announcement,
     id::ExecutionId,
-    ports::{Announcer, PortError, Store},
+    ports::{Announcer, PortError, ReadStore},
 };
 
 use crate::unreadable::passed_over;
@@ -20,7 +20,7 @@ use crate::unreadable::passed_over;
 /// # Errors
 /// When a service does not answer. The same call may be repeated.
 pub async fn announce(
-    store: &impl Store,
+    store: &impl ReadStore,
     announcer: &impl Announcer,
     ids: impl IntoIterator<Item = ExecutionId> + Send,
 ) -> Result<(), PortError> {

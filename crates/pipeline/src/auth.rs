@@ -11,7 +11,7 @@ use domain::{
     Timestamp,
     api::Problem,
     key::{ApiKey, Caller, KeyRecord, Role},
-    ports::{Keys, PortError},
+    ports::{KeyLookup, PortError},
     principal::Principal,
     stored,
 };
@@ -65,7 +65,7 @@ impl Auth {
     pub async fn admit(
         &self,
         request: &ApiGatewayProxyRequest,
-        keys: &impl Keys,
+        keys: &impl KeyLookup,
         now: Timestamp,
     ) -> Result<Caller, Problem> {
         // API Gateway sends the last header of each name, and all of them separately.
@@ -86,7 +86,7 @@ impl Auth {
     pub async fn caller(
         &self,
         header: Option<&str>,
-        keys: &impl Keys,
+        keys: &impl KeyLookup,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
         // The scheme's name may be written in any case (RFC 9110, section 11.1).
@@ -131,7 +131,7 @@ impl Auth {
 /// When the keys cannot be read.
 pub async fn verify(
     key: ApiKey,
-    keys: &impl Keys,
+    keys: &impl KeyLookup,
     now: Timestamp,
 ) -> Result<Option<Caller>, PortError> {
     let Some(record) = keys.find_key(&key.id()).await? else {

@@ -9,10 +9,11 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     limit::RateKey,
-    ports::{Definitions, LaunchError, PortError, Store, Tasks},
+    ports::{Definitions, LaunchError, LaunchStore, PortError, Tasks},
+    quota::Rate,
+    scheduler::reason::rate_words,
     settings::Settings,
     task::TaskDefinition,
-    throttle::{self, Rate},
 };
 
 /// How long one launcher has the turn to register a definition. A call takes well below a second,
@@ -108,7 +109,7 @@ impl Registered {
     /// When the store or ECS does not answer. The call may be repeated.
     pub async fn ensure(
         &self,
-        store: &(impl Store + Definitions),
+        store: &(impl LaunchStore + Definitions),
         tasks: &impl Tasks,
         settings: &Settings,
         definition: &TaskDefinition,
@@ -178,14 +179,14 @@ impl Registered {
     /// rate, registering costs nothing and needs no turn.
     async fn turn(
         &self,
-        store: &(impl Store + Definitions),
+        store: &(impl LaunchStore + Definitions),
         rate: Rate,
         hash: &str,
         now: Timestamp,
     ) -> Result<Option<Ensured>, PortError> {
         let later = |pause| {
             Some(Ensured::Later {
-                reason: throttle::rate_reason(RateKey::Definitions, rate),
+                reason: rate_words(RateKey::Definitions, rate),
                 pause,
             })
         };

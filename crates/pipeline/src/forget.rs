@@ -8,10 +8,10 @@ use domain::{
     error::PortError,
     forget::{Forgetting, Forgotten},
     id::ExecutionId,
-    ports::{Clock, Store, Tasks},
+    ports::{Clock, ReadStore, Tasks},
 };
 
-use crate::query::{not_found, resolve};
+use crate::lookup::{not_found, resolve};
 
 /// The reason that ECS is given for stopping the task of such a record.
 pub const REASON: &str = "its record could not be read and is removed";
@@ -51,7 +51,7 @@ pub enum ForgetError {
 ///
 /// # Errors
 /// [`ForgetError`].
-pub async fn look(store: &impl Store, text: &str) -> Result<Unreadable, ForgetError> {
+pub async fn look(store: &impl ReadStore, text: &str) -> Result<Unreadable, ForgetError> {
     let id = resolve(store, text).await.map_err(ForgetError::Refused)?;
     match store.load(&id).await {
         // The record is intact, and its parts may mean something else than this release takes them

@@ -11,11 +11,12 @@ use domain::{
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey},
-    ports::{Claim, Clock, Created, Entropy, PortError, Secrets, Store},
+    ports::{Claim, Clock, Created, Entropy, PortError, Secrets, WriteStore},
     request::{FieldError, LaunchRequest, SubmitRequest},
+    scheduler::reason::impossible,
     secret::SecretRecord,
     settings::Settings,
-    task, throttle,
+    task,
 };
 use sha2::{Digest, Sha256};
 
@@ -51,7 +52,7 @@ pub(crate) struct KnownSecrets {
     quotas: BTreeMap<CapacityPool, Option<u32>>,
 }
 
-impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
+impl<S: WriteStore, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
     /// Returns the request as it will be run, or all its faults.
     pub(crate) async fn validated(
         &self,
@@ -108,8 +109,9 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         match self.settings.quotas.of(pool).cpu {
             None => Ok(self
                 .store
-                .backlog_state(&LimitKey::Pool(pool))
+                .limit_state(&LimitKey::Pool(pool))
                 .await?
+                .pool
                 .quota(None)),
             set => Ok(set),
         }
@@ -131,7 +133,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
             .get(&task::pool(&request, self.settings))
             .copied()
             .flatten();
-        if let Some(message) = throttle::impossible(request.size.cpu(), quota) {
+        if let Some(message) = impossible(request.size.cpu(), quota) {
             faults.push(FieldError {
                 field: "cpu".into(),
                 message,

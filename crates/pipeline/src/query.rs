@@ -8,33 +8,34 @@ use domain::{
         ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed,
         LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView, Whoami,
     },
-    backlog::{BacklogState, HeldBy},
     backoff,
     error::{Corrupt, What},
-    execution::{Attempt, BacklogEntry, Execution, ExecutionStatus, State},
+    execution::{Attempt, BacklogEntry, Execution, ExecutionStatus},
     group::{GroupCancel, GroupRerun},
     history::{Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
-    id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
     marker::{self, Marker},
-    ports::{Clock, Entropy, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
+    ports::{Clock, Entropy, KeyLookup, LogLine, LogPage, Logs, PortError, ReadError, ReadStore},
+    quota::Rate,
     request::{FieldError, Name},
+    scheduler::{
+        LimitSnapshot,
+        reason::{BacklogWait, Explanation},
+        state::{BacklogState, LimitState},
+    },
     settings::Settings,
     stored, task,
-    throttle::{self, Rate, Usage},
 };
 
 use crate::{
     auth::{self, Auth},
     http::{self, Route},
+    lookup::{TEXT_MAX, no_such_group, not_found, resolve},
 };
 
 /// The position up to which the number is exact (DESIGN §5).
 const EXACT_POSITIONS: u32 = 100;
-/// How many candidates the answer to an ambiguous id lists. A few are enough to show that more of
-/// the id is needed.
-const CANDIDATES: u32 = 5;
 /// Seconds between two polls of a log that has nothing new. GetLogEvents allows 10 to 25 calls a
 /// second for a whole region (AWS-FACTS §7).
 const POLL_SECONDS: u32 = 1;
@@ -59,25 +60,12 @@ pub struct Query<'a, S, K, L, A> {
     pub settings: &'a Settings,
 }
 
-/// The problem of a group without runs.
-pub(crate) fn no_such_group(group: &str) -> Problem {
-    Problem::new(
-        404,
-        "no_such_group",
-        format!("there are no runs in the group '{}'", shown(group)),
-    )
-}
-
-/// The longest text that may name a submitter, a key or an execution, in bytes. It is longer than
-/// any user's name and any task's ARN, and within DynamoDB's 2,048 bytes of a key.
-pub(crate) const TEXT_MAX: usize = 512;
-
 /// The state of backlogs, read while a page is made. Each backlog is read once, however many
 /// executions of the page wait in it.
 #[derive(Default)]
 struct SeenBacklogs {
-    states: BTreeMap<LimitKey, BacklogState>,
-    usage: BTreeMap<LimitKey, Usage>,
+    states: BTreeMap<LimitKey, LimitState>,
+    used: BTreeMap<LimitKey, u32>,
     /// The last position that was returned, by backlog, submitter and priority.
     positions: BTreeMap<(LimitKey, String, i32), u32>,
 }
@@ -88,7 +76,7 @@ struct Part {
     again: u32,
 }
 
-impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
+impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         match self.auth.admit(request, self.keys, self.system.now()).await {
@@ -368,7 +356,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         let Some(entry) = execution.backlog_entry() else {
             return Ok(ExecutionView::new(execution, None));
         };
-        let state = self.backlog_state(&entry.backlog, seen).await?;
+        let state = self.limit_state(&entry.backlog, seen).await?.backlog;
         let waiting = self.waiting(execution, &entry, &state, seen).await?;
         let view = ExecutionView::new(execution, Some(waiting));
         // Every execution in a held backlog is `WAITING`, whether or not that was written into each
@@ -381,89 +369,66 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(ExecutionView { status, ..view })
     }
 
-    /// Returns why an execution waits: its own reason while it is not due, else what holds its
-    /// backlog.
+    /// Returns why an execution waits, in the scheduler's words.
     async fn waiting(
         &self,
         execution: &Execution,
         entry: &BacklogEntry,
-        state: &BacklogState,
+        backlog: &BacklogState,
         seen: &mut SeenBacklogs,
     ) -> Result<WaitingView, PortError> {
-        let now = self.system.now();
-        let by = state.held.as_ref().map(|held| held.by);
-        // If the first of a backlog waits for the pool, those behind it wait for the pool too.
-        let pool_backlog = LimitKey::Pool(execution.pool);
-        let key = if by == Some(HeldBy::Pool) {
-            &pool_backlog
-        } else {
-            &entry.backlog
+        let wait = BacklogWait {
+            execution,
+            entry,
+            position: self.position(entry, seen).await?,
+            backlog,
+            rate: self.launch_rate(execution.pool),
         };
-        let of_key = if *key == entry.backlog {
-            state.clone()
-        } else {
-            self.backlog_state(key, seen).await?
-        };
-        let quota = of_key.quota(self.settings.quotas.of(execution.pool).cpu);
-        let (usage, max) = (
-            self.usage(key, seen).await?,
-            throttle::max_of(key, &execution.request, quota),
-        );
-        let position = self.position(entry, seen).await?;
-        let postponed = entry.not_before.filter(|due| *due > now);
-        let reason = match (&execution.state, by) {
-            (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
-            (_, Some(HeldBy::Rate)) => self.rate_reason(execution.pool),
-            (_, Some(_)) => match key {
-                LimitKey::Pool(pool) => {
-                    throttle::pool_reason(*pool, usage.used, quota, of_key.adaptive_limit.as_ref())
-                }
-                LimitKey::Lock(_) | LimitKey::Group(_) => throttle::reason(key, usage, max),
-            },
-            (State::Waiting { reason, .. }, None) => reason.clone(),
-            (_, None) => "recorded; the launcher has not come to it yet".to_owned(),
-        };
-        let shown = |amount: u32| match key {
-            LimitKey::Pool(_) => throttle::vcpu(amount),
-            LimitKey::Lock(_) | LimitKey::Group(_) => f64::from(amount),
-        };
-        let estimate = match (postponed, by) {
-            (Some(due), _) => u64::try_from((due - now).num_seconds()).ok(),
-            (None, Some(HeldBy::Rate)) => self
-                .launches_per_second(execution.pool)
-                .map(|rate| throttle::seconds(position, rate)),
-            (None, _) => state.estimate_seconds(position, now),
-        };
+        let limit = self.limit(wait.limit(), seen).await?;
+        let set = self.settings.quotas.of(execution.pool).cpu;
+        let Explanation {
+            reason,
+            limit,
+            used,
+            max,
+            estimate_seconds,
+        } = wait.explain(&limit, set, self.system.now());
         Ok(WaitingView {
             reason,
-            limit: key.to_string(),
-            used: shown(usage.used),
-            max: max.map(shown),
-            position,
-            estimate_seconds: estimate,
+            limit: limit.to_string(),
+            used,
+            max,
+            position: wait.position,
+            estimate_seconds,
         })
     }
 
-    async fn backlog_state(
+    async fn limit_state(
         &self,
         key: &LimitKey,
         seen: &mut SeenBacklogs,
-    ) -> Result<BacklogState, PortError> {
+    ) -> Result<LimitState, PortError> {
         if let Some(state) = seen.states.get(key) {
             return Ok(state.clone());
         }
-        let state = self.store.backlog_state(key).await?;
+        let state = self.store.limit_state(key).await?;
         seen.states.insert(key.clone(), state.clone());
         Ok(state)
     }
 
-    async fn usage(&self, key: &LimitKey, seen: &mut SeenBacklogs) -> Result<Usage, PortError> {
-        if let Some(usage) = seen.usage.get(key) {
-            return Ok(*usage);
-        }
-        let usage = self.store.usage(key).await?;
-        seen.usage.insert(key.clone(), usage);
-        Ok(usage)
+    /// Returns a limit as it is now.
+    async fn limit(
+        &self,
+        key: LimitKey,
+        seen: &mut SeenBacklogs,
+    ) -> Result<LimitSnapshot, PortError> {
+        let state = self.limit_state(&key, seen).await?;
+        let used = match seen.used.get(&key) {
+            Some(used) => *used,
+            None => self.store.usage(&key).await?.used,
+        };
+        seen.used.insert(key.clone(), used);
+        Ok(LimitSnapshot { key, state, used })
     }
 
     /// Returns the position, from 1. Beyond the exact ones, an entry is taken to stand right behind
@@ -494,79 +459,10 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
 
     /// Returns the slowest of the rates that apply to launches from a pool.
     fn launch_rate(&self, pool: CapacityPool) -> Option<(RateKey, Rate)> {
-        let launches = self
-            .settings
-            .quotas
-            .of(pool)
-            .rate
-            .map(|rate| (RateKey::Launches(pool), rate));
-        let calls = self
-            .settings
-            .run_task_rate
-            .map(|rate| (RateKey::RunTask, rate));
-        let slower =
-            |a: &(RateKey, Rate), b: &(RateKey, Rate)| a.1.per_second.total_cmp(&b.1.per_second);
-        launches.into_iter().chain(calls).min_by(slower)
+        self.settings
+            .launch_rates(pool)
+            .min_by(|(_, a), (_, b)| a.per_second.total_cmp(&b.per_second))
     }
-
-    fn launches_per_second(&self, pool: CapacityPool) -> Option<f64> {
-        self.launch_rate(pool).map(|(_, rate)| rate.per_second)
-    }
-
-    fn rate_reason(&self, pool: CapacityPool) -> String {
-        self.launch_rate(pool)
-            .map_or_else(String::new, |(key, rate)| throttle::rate_reason(key, rate))
-    }
-}
-
-/// Returns the one execution that a text means: an id, an unambiguous part of one, or a task's ARN.
-///
-/// # Errors
-/// 404 for none, 409 with the candidates for several.
-pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Problem> {
-    if let Ok(id) = text.parse() {
-        return Ok(id);
-    }
-    if text.len() > TEXT_MAX {
-        return Err(not_found(text));
-    }
-    let mut found = store
-        .find(text, CANDIDATES + 1)
-        .await
-        .map_err(|e| http::failed(&e))?;
-    match found.len() {
-        0 => Err(not_found(text)),
-        1 => Ok(found.remove(0)),
-        _ => Err(Problem {
-            errors: found
-                .iter()
-                .map(|id| FieldError {
-                    field: "id".into(),
-                    message: format!("may be {id}"),
-                })
-                .collect(),
-            ..Problem::new(
-                409,
-                "ambiguous_id",
-                format!("'{text}' may mean several executions; give more of the id"),
-            )
-        }),
-    }
-}
-
-/// The problem of an id that no execution has.
-#[must_use]
-pub fn not_found(id: &str) -> Problem {
-    Problem::new(
-        404,
-        "not_found",
-        format!("there is no execution '{}'", shown(id)),
-    )
-}
-
-/// Returns the first 128 characters of a caller's text, for a problem to repeat.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
 }
 
 fn asked(

@@ -15,7 +15,7 @@ use domain::{
     limit::{CapacityPool, LimitKey},
     marker::{self, Marker},
     message::Message,
-    ports::{AccountQuotas, Clock, Logs, PortError, Queue, Store, Tasks},
+    ports::{AccountQuotas, Clock, LaunchStore, Logs, PortError, Queue, SweepStore, Tasks},
     settings::Settings,
     task,
     transition::Observation,
@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::{
     advance::{advance, advance_from},
-    launcher::{read_log, stop_reason},
+    task_log::read_log,
     unreadable::{passed_over, readable},
 };
 
@@ -143,7 +143,7 @@ pub struct StateTracker<'a, S, Q, T, L, U, A> {
     pub settings: &'a Settings,
 }
 
-impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
+impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
     StateTracker<'_, S, Q, T, L, U, A>
 {
     /// Handles a Task State Change event. Order, repetition and loss do not matter (see
@@ -232,7 +232,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         {
             tracing::warn!(%attempt, task = task.task_arn, "a task that is not wanted is stopped");
             self.tasks
-                .stop_task(&task.task_arn, &stop_reason(&execution))
+                .stop_task(&task.task_arn, &execution.stop_reason())
                 .await?;
         }
         self.read_last_words(&execution).await
@@ -308,8 +308,9 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
     async fn refresh_quotas(&self) -> Result<(), PortError> {
         for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
             let (backlog, now) = (LimitKey::Pool(pool), self.system.now());
-            let before = self.store.backlog_state(&backlog).await?;
+            let before = self.store.limit_state(&backlog).await?;
             if before
+                .pool
                 .quota
                 .is_some_and(|quota| now - quota.read_at < QUOTA_HOLDS)
             {
@@ -319,7 +320,11 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
                 // If somebody else wrote in between, the next sweep asks again.
                 Ok(cpu) => drop(
                     self.store
-                        .set_backlog_state(&backlog, &before, before.with_quota(cpu, now))
+                        .set_limit_state(
+                            &backlog,
+                            &before,
+                            before.with_pool(before.pool.with_quota(cpu, now)),
+                        )
                         .await?,
                 ),
                 Err(error) => {
@@ -453,7 +458,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
             .is_some_and(|a| a.overdue || execution.cancel.is_some());
         if unwanted {
             self.tasks
-                .stop_task(task_arn, &stop_reason(&execution))
+                .stop_task(task_arn, &execution.stop_reason())
                 .await
         } else {
             Ok(())

@@ -10,7 +10,9 @@ use domain::{
     id::{ExecutionId, Submission},
     key::{ApiKey, Caller, Role},
     message::Message,
-    ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
+    ports::{
+        Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, UpdateError, WriteStore,
+    },
     principal::Principal,
     request::{Changes, FieldError, LaunchRequest, Name, SubmitRequest},
     settings::Settings,
@@ -23,7 +25,7 @@ use crate::{
     auth::{self, Auth},
     http::{self, Route},
     intake::{CLAIM, Intake, backlog_of},
-    query,
+    lookup,
     unreadable::passed_over,
 };
 
@@ -97,7 +99,7 @@ struct NewKeyAnswer<'a> {
     key: &'a str,
 }
 
-impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
+impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         match self.auth.admit(request, self.keys, self.system.now()).await {
@@ -203,9 +205,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         id: &str,
         changes: Changes,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
-        let id = query::resolve(self.store, id).await?;
+        let id = lookup::resolve(self.store, id).await?;
         let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
-        let before = before.ok_or_else(|| query::not_found(id.as_str()))?;
+        let before = before.ok_or_else(|| lookup::not_found(id.as_str()))?;
         self.execute(caller, changes.applied_to(&before.request))
             .await
     }
@@ -266,13 +268,13 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
-        let id = query::resolve(self.store, id).await?;
+        let id = lookup::resolve(self.store, id).await?;
         let written = self
             .try_cancel(caller, &id)
             .await
             .map_err(|e| http::failed(&e))?;
         match written {
-            None => Err(query::not_found(id.as_str())),
+            None => Err(lookup::not_found(id.as_str())),
             Some(Err(NotCancelled::Final(status))) => Err(Problem::new(
                 409,
                 "already_final",
@@ -424,7 +426,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
-        let was_there = match name.len() <= query::TEXT_MAX {
+        let was_there = match name.len() <= lookup::TEXT_MAX {
             true => self
                 .keys
                 .remove_key(name)
@@ -456,7 +458,7 @@ fn no_such_key(name: &str) -> Problem {
     Problem::new(
         404,
         "no_such_key",
-        format!("there is no key '{}'", query::shown(name)),
+        format!("there is no key '{}'", lookup::shown(name)),
     )
 }
 

@@ -9,10 +9,10 @@ use domain::{
     git::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
+    quota::Quotas,
     request::{Defaults, SubmitRequest},
     settings::Settings,
     task,
-    throttle::Quotas,
     transition::{LaunchPlan, Observation},
 };
 use pipeline::state_tracker::Input;

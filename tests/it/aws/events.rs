@@ -11,10 +11,10 @@ use domain::{
     git::GitAccess,
     limit::CapacityPool,
     marker::Marker,
+    quota::Quotas,
     request::{Defaults, SubmitRequest},
     settings::Settings,
     task,
-    throttle::Quotas,
     transition::{LaunchPlan, Observation},
 };
 

@@ -8,7 +8,7 @@ use domain::{
     api::Problem,
     error::{PortError, RejectionKind},
     id::ExecutionId,
-    ports::Store,
+    ports::ReadStore,
 };
 use serde_json::json;
 

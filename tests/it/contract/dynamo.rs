@@ -8,7 +8,7 @@ use domain::{
     history::Loaded,
     id::ExecutionId,
     limit::LimitKey,
-    ports::{Created, Store},
+    ports::{Created, ReadStore, SweepStore, WriteStore},
     stored::FORM,
 };
 use tests::table::Table;

@@ -9,7 +9,7 @@ use domain::{
     execution::Execution,
     history::Filter,
     marker::Marker,
-    ports::{Created, Store, Update, UpdateError},
+    ports::{Created, ReadStore, SweepStore, Update, UpdateError, WriteStore},
     transition::Observation,
 };
 use tests::{
@@ -44,10 +44,10 @@ mod typical {
         limit::CapacityPool,
         marker::Marker,
         principal::Principal,
+        quota::Quotas,
         request::{Defaults, SubmitRequest},
         settings::Settings,
         task,
-        throttle::Quotas,
         transition::LaunchPlan,
     };
 

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
 };
 use domain::{
     execution::Execution,
-    ports::{Store, Update, UpdateError},
+    ports::{ReadStore, SweepStore, Update, UpdateError, WriteStore},
 };
 use tests::table::Table;
 

@@ -12,7 +12,7 @@ use domain::{
     history::Filter,
     id::ExecutionId,
     limit::LimitKey,
-    ports::{Claim, Created, Store, UpdateError},
+    ports::{Claim, Created, LaunchStore, ReadStore, SweepStore, UpdateError, WriteStore},
     transition::Observation,
 };
 use local::{
@@ -20,6 +20,7 @@ use local::{
     store::LocalStore,
 };
 use tempfile::TempDir;
+use tests::Store;
 use tests::table::Table;
 
 use super::records::{CPU, POOL, Wish, admissions, at, launch, launching, lock, task_arn, task_id};

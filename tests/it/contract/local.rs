@@ -11,7 +11,6 @@ use std::{
 
 use chrono::{SubsecRound, Utc};
 use domain::{
-    backlog::BacklogState,
     ecs::{RunTaskInput, STOPPED, Task},
     execution::{Execution, ExecutionStatus},
     group::{GroupCancel, GroupRerun},
@@ -19,12 +18,13 @@ use domain::{
     id::ExecutionId,
     limit::{LimitKey, RateKey},
     message::{Message, Outgoing, QueueName},
-    ports::{Definitions, PortError, Queue, Store},
+    ports::{Definitions, LaunchStore, PortError, Queue, ReadStore, SweepStore, WriteStore},
     principal::Principal,
+    quota::Rate,
     request::Name,
+    scheduler::state::LimitState,
     stored::FORM,
     task::TaskDefinition,
-    throttle::Rate,
 };
 use local::{
     database::{Database, Limits, OpenError, WorkerId},
@@ -1031,8 +1031,8 @@ async fn a_file_is_brought_up_to_date(back: &str) {
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
     assert_eq!(
-        store.backlog_state(&POOL).await.expect(ANSWERS),
-        BacklogState::default()
+        store.limit_state(&POOL).await.expect(ANSWERS),
+        LimitState::default()
     );
     assert_eq!(
         store

@@ -8,13 +8,14 @@ use domain::{
     git::GitAccess,
     id::ExecutionId,
     limit::{Admission, CapacityPool, LimitKey},
-    ports::{Claim, Created, Store},
+    ports::{Claim, Created},
+    quota::Quotas,
     request::{Arch, Defaults, SubmitRequest},
     settings::Settings,
     task,
-    throttle::{self, Quotas},
     transition::{LaunchPlan, Observation},
 };
+use tests::Store;
 use tests::callers::caller;
 
 pub(crate) const POOL: LimitKey = LimitKey::Pool(CapacityPool::Machine);
@@ -114,7 +115,7 @@ pub(crate) fn claim(key: &str, digest: &str, expires: i64) -> Claim {
 
 /// All its demands, with this much of the pool.
 pub(crate) fn admissions(execution: &Execution, max: Option<u32>) -> Vec<Admission> {
-    throttle::admissions(execution, max)
+    domain::scheduler::snapshot::admissions(execution, max)
 }
 
 /// The settings of an installation without any limit.

@@ -2,16 +2,17 @@
 //! lost nor guessed at (rule 13).
 
 use domain::{
-    backlog::BacklogState,
+    Timestamp,
     error::{Corrupt, PortError},
     execution::{Execution, ExecutionStatus, State},
     history::{Filter, Loaded},
     id::ExecutionId,
     limit::LimitKey,
     marker::Marker,
-    ports::Store,
+    scheduler::state::{BacklogState, LimitState},
     transition::{CancelDecision, Observation},
 };
+use tests::Store;
 
 use tests::{callers::caller, loaded::pages};
 
@@ -38,8 +39,8 @@ macro_rules! newer {
             fields_of_a_newer_release_survive_a_rewrite
             a_status_of_a_newer_release_loads_as_such_and_is_left_alone
             a_form_of_a_newer_version_is_not_read
-            the_state_of_a_backlog_that_cannot_be_read_is_made_anew
-            unknown_fields_of_a_backlogs_state_survive_a_rewrite
+            the_state_of_a_limit_that_cannot_be_read_is_made_anew
+            unknown_fields_of_a_limits_state_survive_a_rewrite
         }
     };
 }
@@ -327,62 +328,65 @@ pub(crate) async fn a_form_of_a_newer_version_is_not_read(store: impl Store, raw
     assert!(error.contains("a newer release of mycli wrote"), "{error}");
 }
 
-pub(crate) async fn the_state_of_a_backlog_that_cannot_be_read_is_made_anew(
+fn looking_at(state: &LimitState, next_look: Timestamp) -> LimitState {
+    LimitState {
+        backlog: BacklogState {
+            next_look: Some(next_look),
+            ..state.backlog.clone()
+        },
+        ..state.clone()
+    }
+}
+
+pub(crate) async fn the_state_of_a_limit_that_cannot_be_read_is_made_anew(
     store: impl Store,
     raw: impl Newer,
 ) {
-    let advice = BacklogState {
-        next_look: Some(at(7)),
-        ..BacklogState::default()
-    };
+    let advice = looking_at(&LimitState::default(), at(7));
     assert!(
         store
-            .set_backlog_state(&POOL, &BacklogState::default(), advice)
+            .set_limit_state(&POOL, &LimitState::default(), advice)
             .await
             .expect(ANSWERS)
     );
     raw.change_backlog_state(&POOL, Some("by the moon")).await;
-    let read = store.backlog_state(&POOL).await.expect(ANSWERS);
-    assert_eq!((read.next_look, &read.held), (None, &None));
-    let anew = BacklogState {
-        next_look: Some(at(8)),
-        ..read.clone()
-    };
+    let read = store.limit_state(&POOL).await.expect(ANSWERS);
+    assert_eq!((read.backlog.next_look, &read.backlog.held), (None, &None));
+    let anew = looking_at(&read, at(8));
     assert!(
         store
-            .set_backlog_state(&POOL, &read, anew)
+            .set_limit_state(&POOL, &read, anew)
             .await
             .expect(ANSWERS)
     );
     assert_eq!(
-        store.backlog_state(&POOL).await.expect(ANSWERS).next_look,
+        store
+            .limit_state(&POOL)
+            .await
+            .expect(ANSWERS)
+            .backlog
+            .next_look,
         Some(at(8))
     );
 }
 
-pub(crate) async fn unknown_fields_of_a_backlogs_state_survive_a_rewrite(
+pub(crate) async fn unknown_fields_of_a_limits_state_survive_a_rewrite(
     store: impl Store,
     raw: impl Newer,
 ) {
-    let advice = BacklogState {
-        next_look: Some(at(7)),
-        ..BacklogState::default()
-    };
+    let advice = looking_at(&LimitState::default(), at(7));
     assert!(
         store
-            .set_backlog_state(&POOL, &BacklogState::default(), advice)
+            .set_limit_state(&POOL, &LimitState::default(), advice)
             .await
             .expect(ANSWERS)
     );
     raw.change_backlog_state(&POOL, None).await;
-    let read = store.backlog_state(&POOL).await.expect(ANSWERS);
-    let next = BacklogState {
-        next_look: Some(at(8)),
-        ..read.clone()
-    };
+    let read = store.limit_state(&POOL).await.expect(ANSWERS);
+    let next = looking_at(&read, at(8));
     assert!(
         store
-            .set_backlog_state(&POOL, &read, next)
+            .set_limit_state(&POOL, &read, next)
             .await
             .expect(ANSWERS)
     );

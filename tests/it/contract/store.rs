@@ -1,12 +1,10 @@
-//! The rules of `domain::ports::Store`.
+//! The rules of `domain::ports::{ReadStore, LaunchStore, WriteStore, SweepStore}`.
 
 use std::collections::BTreeSet;
 
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
-    adaptive_limit::{AdaptiveLimit, Shortage},
-    backlog::{BacklogState, HeldBy},
     cause::Cause,
     ecs::{CONTAINER, Container, Task},
     execution::{BacklogEntry, Execution, ExecutionStatus},
@@ -15,12 +13,15 @@ use domain::{
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
     marker::Marker,
-    ports::{Created, Store, Update, UpdateError},
+    ports::{Created, Update, UpdateError},
     principal::Principal,
+    quota::Rate,
     request::{Changes, FieldError, Name},
-    throttle::Rate,
+    scheduler::adaptive_limit::{AdaptiveLimit, Shortage},
+    scheduler::state::{BacklogState, Held, HeldBy, LimitState, PoolState},
     transition::{CancelDecision, Observation},
 };
+use tests::Store;
 use tests::{
     callers::caller,
     loaded::{self, all},
@@ -56,7 +57,7 @@ macro_rules! suite {
             several_updates_are_each_conditional_by_themselves
             of_several_launches_the_first_that_fit_are_made
             a_group_holds_as_many_as_its_executions_say
-            a_backlogs_state_is_replaced_only_by_who_has_read_it
+            a_limits_state_is_replaced_only_by_who_has_read_it
             a_groups_mark_is_replaced_only_by_who_has_read_it
             a_groups_rerun_is_kept_beside_its_mark
             concurrent_launches_never_exceed_the_limit
@@ -861,51 +862,63 @@ pub(crate) async fn a_group_holds_as_many_as_its_executions_say(store: impl Stor
     assert_eq!(used(&store, &key).await, 1, "it does not say how many");
 }
 
-pub(crate) async fn a_backlogs_state_is_replaced_only_by_who_has_read_it(store: impl Store) {
+pub(crate) async fn a_limits_state_is_replaced_only_by_who_has_read_it(store: impl Store) {
     for key in [POOL, lock("deploy")] {
-        let unknown = store.backlog_state(&key).await.expect(ANSWERS);
-        assert_eq!(unknown, BacklogState::default());
+        let unknown = store.limit_state(&key).await.expect(ANSWERS);
+        assert_eq!(unknown, LimitState::default());
         let adaptive_limit =
             AdaptiveLimit::refused(None, 512, (Shortage::Quota, "no".into()), at(0), 7);
-        let held = BacklogState {
-            adaptive_limit: Some(adaptive_limit),
-            promoted: Some(Wish::default().execution().id),
+        let held = LimitState {
+            backlog: BacklogState {
+                held: Some(Held {
+                    by: HeldBy::Refusals,
+                    since: at(1),
+                    started: 3,
+                }),
+                next_look: Some(at(5)),
+                watched_until: Some(at(6)),
+                promoted: Some(Wish::default().execution().id),
+            },
+            pool: PoolState {
+                adaptive_limit: Some(adaptive_limit),
+                ..PoolState::default()
+            }
+            .with_quota(Some(6144), at(2)),
             ..unknown.clone()
         };
-        let held = BacklogState {
-            next_look: Some(at(5)),
-            ..held
-                .held_by(HeldBy::Refusals, at(1))
-                .with_quota(Some(6144), at(2))
+        let free = LimitState {
+            backlog: BacklogState::default(),
+            ..held.clone()
         };
         assert!(
             store
-                .set_backlog_state(&key, &unknown, held.clone())
+                .set_limit_state(&key, &unknown, held.clone())
                 .await
                 .expect(ANSWERS)
         );
         assert!(
             !store
-                .set_backlog_state(&key, &unknown, held.free())
+                .set_limit_state(&key, &unknown, free.clone())
                 .await
                 .expect(ANSWERS),
             "somebody else was faster"
         );
-        let read = store.backlog_state(&key).await.expect(ANSWERS);
+        let read = store.limit_state(&key).await.expect(ANSWERS);
         assert_eq!(
             read,
-            BacklogState {
+            LimitState {
                 revision: read.revision,
                 ..held
             }
         );
         assert!(
             store
-                .set_backlog_state(&key, &read, read.free())
+                .set_limit_state(&key, &read, free.clone())
                 .await
                 .expect(ANSWERS)
         );
-        assert_eq!(store.backlog_state(&key).await.expect(ANSWERS).held, None);
+        let freed = store.limit_state(&key).await.expect(ANSWERS);
+        assert_eq!((freed.backlog, freed.pool), (free.backlog, free.pool));
     }
 }
 

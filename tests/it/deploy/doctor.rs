@@ -10,7 +10,7 @@ use domain::{
     execution::Execution,
     id::ExecutionId,
     limit::CapacityPool,
-    ports::Store,
+    ports::WriteStore,
     request::{Defaults, SubmitRequest},
 };
 use serde_json::{Value, json};

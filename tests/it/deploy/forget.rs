@@ -8,7 +8,7 @@ use domain::{
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey},
-    ports::Store,
+    ports::{ReadStore, WriteStore},
     request::{Defaults, SubmitRequest},
     transition::Observation,
 };

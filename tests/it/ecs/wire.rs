@@ -4,10 +4,10 @@ use aws::quotas::ServiceQuotas;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    adaptive_limit::Shortage,
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     limit::CapacityPool,
     ports::{LaunchError, Tasks},
+    scheduler::adaptive_limit::Shortage,
 };
 use pipeline::state_tracker::Input;
 use tests::{

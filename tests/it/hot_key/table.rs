@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::{
 use chrono::TimeDelta;
 use domain::{
     ports::Clock,
-    throttle::{Rate, TokenBucket},
+    quota::{Rate, TokenBucket},
 };
 use serde_json::{Map, Value, json};
 use tests::{meter, simulation::time::Virtual, table::configuration};

@@ -8,7 +8,9 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
 };
 
-use domain::{Timestamp, execution::BacklogEntry, fair, id::ExecutionId, limit::LimitKey};
+use domain::{
+    Timestamp, execution::BacklogEntry, id::ExecutionId, limit::LimitKey, scheduler::fair,
+};
 
 /// The order among the entries of one submitter.
 type Own = (Reverse<i32>, Timestamp, ExecutionId);

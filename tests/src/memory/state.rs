@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     Timestamp,
-    backlog::BacklogState,
     error::Corrupt,
     execution::Execution,
     group::{GroupWork, GroupWorkKind},
@@ -13,10 +12,11 @@ use domain::{
     key::KeyRecord,
     limit::{Admission, Allocation, LimitKey, RateKey},
     ports::{Claim, Created, UpdateError},
+    quota::TokenBucket,
     request::Name,
+    scheduler::state::LimitState,
     secret::SecretRecord,
     stored,
-    throttle::TokenBucket,
 };
 
 use super::{backlog::Backlog, find::Names, meter::Meter};
@@ -64,7 +64,7 @@ pub(super) struct State {
     /// When each submission was opened, and when it expires.
     pub(super) submissions: BTreeMap<String, (Timestamp, Timestamp)>,
     pub(super) backlogs: BTreeMap<LimitKey, Backlog>,
-    pub(super) backlog_states: BTreeMap<LimitKey, BacklogState>,
+    pub(super) limit_states: BTreeMap<LimitKey, LimitState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,
     pub(super) buckets: BTreeMap<RateKey, TokenBucket>,
     /// Group work by kind and group.

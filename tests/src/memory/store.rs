@@ -7,18 +7,21 @@ use std::{
 
 use domain::{
     Timestamp,
-    backlog::BacklogState,
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey},
-    ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
+    limit::{Admission, LimitKey, RateKey, Usage},
+    ports::{
+        Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
+        SweepStore, Update, UpdateError, WriteStore,
+    },
     principal::Principal,
+    quota::Rate,
     request::Name,
+    scheduler::state::LimitState,
     secret::SecretRecord,
-    throttle::{Rate, Usage},
 };
 
 use super::{
@@ -118,13 +121,82 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
+impl ReadStore for MemoryStore {
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+        self.call("load")
+            .load(id)
+            .transpose()
+            .map_err(PortError::from)
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
+        Ok(self.call("find").find(fragment, limit))
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        Ok(self.call("list").list(filter, after, limit))
+    }
+
+    /// Group work does not expire here.
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        let state = self.call("group_work");
+        Ok(state
+            .group_work
+            .get(&(W::KIND, group.clone()))
+            .map(Work::read))
+    }
+
+    /// Exact for a backlog of any length.
+    async fn ahead(&self, backlog_entry: &BacklogEntry, _exact: u32) -> Result<u32, PortError> {
+        let ahead = self
+            .call("ahead")
+            .backlogs
+            .get(&backlog_entry.backlog)
+            .map_or(0, |backlog| backlog.ahead(backlog_entry));
+        Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
+    }
+
+    async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
+        Ok(self
+            .call("limit_state")
+            .limit_states
+            .get(key)
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
+        Ok(Usage {
+            used: self
+                .call("usage")
+                .usage
+                .get(key)
+                .copied()
+                .unwrap_or_default(),
+        })
+    }
+}
+
+impl WriteStore for MemoryStore {
     async fn create(
         &self,
         execution: &Execution,
         claim: Option<&Claim>,
     ) -> Result<Created, PortError> {
         Ok(self.call("create").create(execution, claim))
+    }
+
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
+        let mut state = self.call("create_all");
+        Ok(executions
+            .iter()
+            .map(|execution| state.create(execution, None))
+            .collect())
     }
 
     async fn open_submission(
@@ -150,25 +222,6 @@ impl Store for MemoryStore {
         }
         state.submissions.insert(key, (now, expires_at));
         Ok(opened(now))
-    }
-
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        let mut state = self.call("create_all");
-        Ok(executions
-            .iter()
-            .map(|execution| state.create(execution, None))
-            .collect())
-    }
-
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        self.call("load")
-            .load(id)
-            .transpose()
-            .map_err(PortError::from)
-    }
-
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        Ok(self.call("find").find(fragment, limit))
     }
 
     async fn update(
@@ -201,23 +254,30 @@ impl Store for MemoryStore {
         updates.into_iter().map(update).collect()
     }
 
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        Ok(self.call("list").list(filter, after, limit))
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let mut state = self.call("set_group_work");
+        let key = (W::KIND, work.progress().group.clone());
+        if state
+            .group_work
+            .get(&key)
+            .is_some_and(|known| known.read::<W>().progress().revision != work.progress().revision)
+        {
+            return Ok(false);
+        }
+        state.group_work.insert(key, Work::of(work));
+        Ok(true)
     }
 
-    async fn launched(
-        &self,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        Ok(self.call("launched").launched(after, limit))
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        Ok(self
+            .call("has_backlog")
+            .backlogs
+            .get(key)
+            .is_some_and(|backlog| backlog.has_due(now)))
     }
+}
 
+impl LaunchStore for MemoryStore {
     async fn backlog(
         &self,
         key: &LimitKey,
@@ -232,70 +292,23 @@ impl Store for MemoryStore {
             .unwrap_or_default())
     }
 
-    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        Ok(self
-            .call("has_line")
-            .backlogs
-            .get(key)
-            .is_some_and(|backlog| backlog.has_due(now)))
-    }
-
-    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        let state = self.call("backlogs");
-        let due = state
-            .backlogs
-            .iter()
-            .filter(|(_, backlog)| backlog.has_due(now));
-        Ok(due.map(|(key, _)| key.clone()).collect())
-    }
-
-    /// Exact for a backlog of any length.
-    async fn ahead(&self, backlog_entry: &BacklogEntry, _exact: u32) -> Result<u32, PortError> {
-        let ahead = self
-            .call("ahead")
-            .backlogs
-            .get(&backlog_entry.backlog)
-            .map_or(0, |backlog| backlog.ahead(backlog_entry));
-        Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
-    }
-
-    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        Ok(self
-            .call("line_state")
-            .backlog_states
-            .get(key)
-            .cloned()
-            .unwrap_or_default())
-    }
-
-    async fn set_backlog_state(
+    async fn set_limit_state(
         &self,
         key: &LimitKey,
-        before: &BacklogState,
-        after: BacklogState,
+        before: &LimitState,
+        after: LimitState,
     ) -> Result<bool, PortError> {
-        let mut state = self.call("set_line_state");
+        let mut state = self.call("set_limit_state");
         state.meter.write(Shared::Backlog(key.clone()));
-        let known = state.backlog_states.entry(key.clone()).or_default();
+        let known = state.limit_states.entry(key.clone()).or_default();
         if known.revision != before.revision {
             return Ok(false);
         }
-        *known = BacklogState {
+        *known = LimitState {
             revision: before.revision + 1,
             ..after
         };
         Ok(true)
-    }
-
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        Ok(Usage {
-            used: self
-                .call("usage")
-                .usage
-                .get(key)
-                .copied()
-                .unwrap_or_default(),
-        })
     }
 
     async fn take_tokens(
@@ -312,33 +325,24 @@ impl Store for MemoryStore {
         *bucket = after;
         Ok((granted, after.wait_millis(rate, now)))
     }
+}
 
-    /// Does nothing: usage changes in the same step as the record that holds it.
-    async fn reconcile(&self) -> Result<(), PortError> {
-        Ok(())
+impl SweepStore for MemoryStore {
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        Ok(self.call("launched").launched(after, limit))
     }
 
-    /// Group work does not expire here.
-    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        let state = self.call("group_work");
-        Ok(state
-            .group_work
-            .get(&(W::KIND, group.clone()))
-            .map(Work::read))
-    }
-
-    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let mut state = self.call("set_group_work");
-        let key = (W::KIND, work.progress().group.clone());
-        if state
-            .group_work
-            .get(&key)
-            .is_some_and(|known| known.read::<W>().progress().revision != work.progress().revision)
-        {
-            return Ok(false);
-        }
-        state.group_work.insert(key, Work::of(work));
-        Ok(true)
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        let state = self.call("backlogs");
+        let due = state
+            .backlogs
+            .iter()
+            .filter(|(_, backlog)| backlog.has_due(now));
+        Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
@@ -351,6 +355,11 @@ impl Store for MemoryStore {
             .map(|(_, work)| work.read::<W>())
             .filter(|work| !work.progress().done)
             .collect())
+    }
+
+    /// Does nothing: usage changes in the same step as the record that holds it.
+    async fn reconcile(&self) -> Result<(), PortError> {
+        Ok(())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -408,7 +417,7 @@ impl Definitions for MemoryStore {
     }
 }
 
-impl Keys for MemoryStore {
+impl KeyLookup for MemoryStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let state = self.state();
         Ok(state
@@ -418,7 +427,9 @@ impl Keys for MemoryStore {
             .find(|key| key.id == id)
             .cloned())
     }
+}
 
+impl Keys for MemoryStore {
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         Ok(self.state().keys.values().cloned().collect())
     }

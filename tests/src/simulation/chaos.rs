@@ -12,7 +12,7 @@ use domain::{
     ecs::{STOPPED, StopCode, Task},
     group::GroupRerun,
     id::ExecutionId,
-    ports::{Clock, Store},
+    ports::{Clock, ReadStore},
     settings::Settings,
 };
 

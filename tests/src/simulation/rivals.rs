@@ -12,8 +12,8 @@ use domain::{
     execution::Execution,
     git::GitAccess,
     ports::{Clock, LaunchError, Tasks},
+    quota::{RUN_TASK_RATE, TokenBucket},
     task,
-    throttle::{RUN_TASK_RATE, TokenBucket},
 };
 
 use super::{LaunchPlan, script::locked, settings, start, time::Virtual};

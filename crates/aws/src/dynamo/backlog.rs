@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Timestamp, execution::BacklogEntry, fair, limit::LimitKey, ports::PortError};
+use domain::{
+    Timestamp, execution::BacklogEntry, limit::LimitKey, ports::PortError, scheduler::fair,
+};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{

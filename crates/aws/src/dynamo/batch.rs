@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use domain::{
     execution::Execution,
-    limit::{Admission, LimitKey},
+    limit::{Admission, LimitKey, fitting},
     ports::{PortError, Update, UpdateError},
-    throttle,
 };
 use futures_util::stream::{self, StreamExt};
 
@@ -164,7 +163,7 @@ impl DynamoStore {
         max: Option<u32>,
         amounts: &[u32],
     ) -> Result<usize, PortError> {
-        let fit = |used: u32| throttle::fitting(amounts.iter().copied(), used, max);
+        let fit = |used: u32| fitting(amounts.iter().copied(), used, max);
         let mut count = fit(0);
         for round in 0..AGAIN {
             if count == 0 {

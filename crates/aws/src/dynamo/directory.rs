@@ -190,7 +190,9 @@ impl DynamoStore {
         };
         self.update_if(member_key(backlog, submitter), change, condition)
             .await?;
-        let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));
+        let charged = (0..starts).fold(served, |served, _| {
+            domain::scheduler::fair::charge(served, reached)
+        });
         seen.insert(submitter.to_owned(), charged);
         self.memory.see(backlog, seen);
         Ok(())

@@ -19,10 +19,10 @@ use domain::{
     Timestamp,
     drift::Reading,
     execution::Execution,
-    limit::{Admission, LimitKey, RateKey},
+    limit::{Admission, LimitKey, RateKey, Usage},
     ports::PortError,
+    quota::{Rate, TokenBucket},
     stored::FORM,
-    throttle::{Rate, TokenBucket, Usage},
 };
 
 use super::{

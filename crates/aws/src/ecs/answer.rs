@@ -3,9 +3,9 @@
 //! This needs no type of the SDK, so a model of ECS without a network uses the same code.
 
 use domain::{
-    adaptive_limit::Shortage,
     ecs::Task,
     ports::{Described, LaunchError},
+    scheduler::adaptive_limit::Shortage,
 };
 
 use crate::error::{Fault, Remedy};

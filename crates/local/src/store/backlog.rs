@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{execution::BacklogEntry, fair, limit::LimitKey};
+use domain::{execution::BacklogEntry, limit::LimitKey, scheduler::fair};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns;

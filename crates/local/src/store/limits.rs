@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use domain::{
     Timestamp,
-    limit::{Admission, LimitKey, RateKey},
-    throttle::{Rate, TokenBucket, Usage},
+    limit::{Admission, LimitKey, RateKey, Usage},
+    quota::{Rate, TokenBucket},
 };
 use rusqlite::{Connection, OptionalExtension, params};
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use domain::{
     Timestamp,
     execution::{BacklogEntry, Execution},
-    fair,
     id::ExecutionId,
     limit::{Admission, Allocation, LimitKey},
     ports::{Claim, Created, PortError},
+    scheduler::fair,
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 

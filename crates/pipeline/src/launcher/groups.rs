@@ -15,15 +15,15 @@ use domain::{
     id::ExecutionId,
     message::{Message, Outgoing},
     ports::{
-        Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update,
-        UpdateError,
+        Clock, Definitions, Entropy, LaunchStore, Logs, PortError, Queue, Secrets, Tasks, Update,
+        UpdateError, WriteStore,
     },
     request::Name,
     transition::CancelDecision,
 };
 use futures_util::future::try_join_all;
 
-use super::{Launcher, drain::Launched};
+use super::{Launcher, launches::Launched};
 use crate::{
     advance::{self, advance, delayed},
     unreadable::passed_over,
@@ -55,7 +55,7 @@ pub(super) struct Marked {
 
 impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
 where
-    S: Store + Definitions,
+    S: WriteStore + LaunchStore + Definitions,
     Q: Queue,
     T: Tasks,
     L: Logs,

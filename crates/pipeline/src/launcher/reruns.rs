@@ -13,7 +13,10 @@ use domain::{
     id::ExecutionId,
     key::Caller,
     message::Message,
-    ports::{Clock, Created, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks},
+    ports::{
+        Clock, Created, Definitions, Entropy, LaunchStore, Logs, PortError, Queue, Secrets, Tasks,
+        WriteStore,
+    },
     request::{FieldError, LaunchRequest, Name},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -29,7 +32,7 @@ use crate::{
 
 impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
 where
-    S: Store + Definitions,
+    S: WriteStore + LaunchStore + Definitions,
     Q: Queue,
     T: Tasks,
     L: Logs,

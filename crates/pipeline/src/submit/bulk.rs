@@ -14,7 +14,7 @@ use domain::{
     id::{ExecutionId, LINES_MAX, Submission},
     key::Caller,
     message::Message,
-    ports::{Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store},
+    ports::{Clock, Created, Entropy, Keys, PortError, Queue, Secrets, WriteStore},
     request::{FieldError, IdempotencyKey, LaunchRequest},
     task,
     transition::CancelDecision,
@@ -34,7 +34,7 @@ struct SubmissionLine {
     request: LaunchRequest,
 }
 
-impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
+impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     pub(super) async fn bulk(
         &self,
         caller: &Caller,

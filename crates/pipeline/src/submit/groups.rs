@@ -10,14 +10,14 @@ use domain::{
     },
     history::Filter,
     key::Caller,
-    ports::{Clock, Entropy, Keys, PortError, Queue, Secrets, Store},
+    ports::{Clock, Entropy, Keys, PortError, Queue, Secrets, WriteStore},
     request::{FieldError, IdempotencyKey, Name, NameError},
 };
 
 use super::Submit;
-use crate::{http, query};
+use crate::{http, lookup};
 
-impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
+impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Cancels a group by one mark, however many members it has. From a second after the answer on,
     /// no member that was submitted up to the mark starts.
     pub(super) async fn cancel_group(
@@ -125,7 +125,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .map_err(|e| http::failed(&e))?
             .items;
         if newest.is_empty() {
-            return Err(query::no_such_group(rerun.of.as_str()));
+            return Err(lookup::no_such_group(rerun.of.as_str()));
         }
         let Some(member) = newest.into_iter().find_map(Result::ok) else {
             return Ok(());

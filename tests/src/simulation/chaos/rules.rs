@@ -14,7 +14,7 @@ use domain::{
     group::rerun::key,
     id::{AttemptId, ExecutionId},
     limit::LimitKey,
-    ports::{Clock, Store},
+    ports::{Clock, ReadStore, SweepStore},
     request::{IdempotencyKey, SubmitRequest},
 };
 use futures_util::FutureExt;
@@ -532,7 +532,7 @@ impl Rules {
             let backlog = record.backlog_entry().map(|entry| entry.backlog);
             let state = backlog.as_ref().map(|backlog| {
                 (
-                    now(world.store.backlog_state(backlog)),
+                    now(world.store.limit_state(backlog)),
                     now(world.store.usage(backlog)),
                 )
             });

@@ -5,24 +5,25 @@ use std::sync::Arc;
 
 use domain::{
     Timestamp,
-    backlog::BacklogState,
     ecs::{RunTaskInput, Task},
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey, RateKey},
+    limit::{Admission, CapacityPool, LimitKey, RateKey, Usage},
     message::Outgoing,
     ports::{
-        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine,
-        LogPage, Logs, PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, KeyLookup, Keys, LaunchError,
+        LaunchStore, LogLine, LogPage, Logs, PortError, Queue, ReadError, ReadStore, Secrets,
+        SweepStore, Tasks, Update, UpdateError, WriteStore,
     },
     principal::Principal,
+    quota::Rate,
     request::Name,
+    scheduler::state::LimitState,
     secret::SecretRecord,
     task::TaskDefinition,
-    throttle::{Rate, Usage},
 };
 
 use super::World;
@@ -94,7 +95,46 @@ impl Wire {
     }
 }
 
-impl Store for Wire {
+impl ReadStore for Wire {
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+        self.read("load", self.world.store.load(id)).await
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
+        self.read("find", self.world.store.find(fragment, limit))
+            .await
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.read("list", self.world.store.list(filter, after, limit))
+            .await
+    }
+
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        self.read(W::WHAT, self.world.store.group_work(group)).await
+    }
+
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        self.read("a place", self.world.store.ahead(entry, exact))
+            .await
+    }
+
+    async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
+        self.read("a backlog's state", self.world.store.limit_state(key))
+            .await
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
+        self.read("usage", self.world.store.usage(key)).await
+    }
+}
+
+impl WriteStore for Wire {
     async fn create(
         &self,
         execution: &Execution,
@@ -111,20 +151,6 @@ impl Store for Wire {
             Ok(created)
         };
         self.call(|| format!("create {}", execution.id), act).await
-    }
-
-    async fn open_submission(
-        &self,
-        by: &Principal,
-        id: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Submission, PortError> {
-        self.read(
-            "open a submission",
-            self.world.store.open_submission(by, id, now, expires_at),
-        )
-        .await
     }
 
     /// Each execution is recorded on its own: if there is no answer, the first few may be recorded.
@@ -159,13 +185,18 @@ impl Store for Wire {
         }
     }
 
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        self.read("load", self.world.store.load(id)).await
-    }
-
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        self.read("find", self.world.store.find(fragment, limit))
-            .await
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
+        self.read(
+            "open a submission",
+            self.world.store.open_submission(by, id, now, expires_at),
+        )
+        .await
     }
 
     async fn update(
@@ -212,25 +243,21 @@ impl Store for Wire {
         results
     }
 
-    async fn list(
-        &self,
-        filter: &Filter,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        self.read("list", self.world.store.list(filter, after, limit))
-            .await
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let what = || format!("writes {} {}", W::WHAT, work.progress().group);
+        self.call(what, self.world.store.set_group_work(work)).await
     }
 
-    async fn launched(
-        &self,
-        after: Option<&Cursor>,
-        limit: u32,
-    ) -> Result<Page<Loaded>, PortError> {
-        self.read("what is launched", self.world.store.launched(after, limit))
-            .await
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        self.read(
+            "whether a backlog has anybody",
+            self.world.store.has_backlog(key, now),
+        )
+        .await
     }
+}
 
+impl LaunchStore for Wire {
     async fn backlog(
         &self,
         key: &LimitKey,
@@ -241,44 +268,17 @@ impl Store for Wire {
             .await
     }
 
-    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        self.read(
-            "whether a backlog has anybody",
-            self.world.store.has_backlog(key, now),
-        )
-        .await
-    }
-
-    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.read("the backlogs", self.world.store.backlogs(now))
-            .await
-    }
-
-    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
-        self.read("a place", self.world.store.ahead(entry, exact))
-            .await
-    }
-
-    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        self.read("a backlog's state", self.world.store.backlog_state(key))
-            .await
-    }
-
-    async fn set_backlog_state(
+    async fn set_limit_state(
         &self,
         key: &LimitKey,
-        before: &BacklogState,
-        after: BacklogState,
+        before: &LimitState,
+        after: LimitState,
     ) -> Result<bool, PortError> {
         self.call(
             || format!("write the state of {key}"),
-            self.world.store.set_backlog_state(key, before, after),
+            self.world.store.set_limit_state(key, before, after),
         )
         .await
-    }
-
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        self.read("usage", self.world.store.usage(key)).await
     }
 
     async fn take_tokens(
@@ -294,18 +294,21 @@ impl Store for Wire {
         )
         .await
     }
+}
 
-    async fn reconcile(&self) -> Result<(), PortError> {
-        self.read("reconcile", self.world.store.reconcile()).await
+impl SweepStore for Wire {
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.read("what is launched", self.world.store.launched(after, limit))
+            .await
     }
 
-    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        self.read(W::WHAT, self.world.store.group_work(group)).await
-    }
-
-    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let what = || format!("writes {} {}", W::WHAT, work.progress().group);
-        self.call(what, self.world.store.set_group_work(work)).await
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        self.read("the backlogs", self.world.store.backlogs(now))
+            .await
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
@@ -314,6 +317,10 @@ impl Store for Wire {
             self.world.store.open_group_work(),
         )
         .await
+    }
+
+    async fn reconcile(&self) -> Result<(), PortError> {
+        self.read("reconcile", self.world.store.reconcile()).await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -362,11 +369,13 @@ impl Definitions for Wire {
     }
 }
 
-impl Keys for Wire {
+impl KeyLookup for Wire {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         self.read("a key", self.world.store.find_key(id)).await
     }
+}
 
+impl Keys for Wire {
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         self.read("the keys", self.world.store.list_keys()).await
     }

@@ -1,6 +1,10 @@
-//! The state of a backlog as a whole. Each worker has its own backlogs, and so its own states.
+//! The state of a limit. Each worker has its own backlogs, and so its own states.
 
-use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
+use domain::{
+    limit::LimitKey,
+    ports::PortError,
+    scheduler::state::{BacklogState, LimitState},
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
@@ -8,7 +12,7 @@ use crate::{
     form,
 };
 
-/// A backlog's state as the file has it, and whether it belongs to this worker.
+/// A limit's state as the file has it, and whether it belongs to this worker.
 pub(super) struct Row {
     json: String,
     revision: i64,
@@ -21,23 +25,26 @@ impl Row {
     ///
     /// The state is only advice. One that cannot be read counts as the state of a new backlog, and
     /// the next write replaces it.
-    pub(super) fn state(&self) -> BacklogState {
-        let state = match form::read::<BacklogState>(self.json.as_bytes()) {
-            Ok((state, unknown)) => BacklogState { unknown, ..state },
+    pub(super) fn state(&self) -> LimitState {
+        let state = match form::read::<LimitState>(self.json.as_bytes()) {
+            Ok((state, unknown)) => LimitState { unknown, ..state },
             Err(error) => {
-                tracing::error!(%error, "the state of a backlog cannot be read");
-                BacklogState {
+                tracing::error!(%error, "the state of a limit cannot be read");
+                LimitState {
                     revision: count(self.revision),
-                    ..BacklogState::default()
+                    ..LimitState::default()
                 }
             }
         };
         if self.own {
             state
         } else {
-            BacklogState {
-                held: state.held,
-                ..BacklogState::default()
+            LimitState {
+                backlog: BacklogState {
+                    held: state.backlog.held,
+                    ..BacklogState::default()
+                },
+                ..LimitState::default()
             }
         }
     }
@@ -51,7 +58,7 @@ pub(super) fn find(db: &Connection, key: &str, worker: &WorkerId) -> rusqlite::R
     .optional()
 }
 
-/// A backlog's next state. `json` is `None` for the state of a new backlog. That state is not
+/// A limit's next state. `json` is `None` for the state of a new limit. That state is not
 /// stored, because locks can have any number of names.
 pub(super) struct Next {
     key: String,
@@ -63,13 +70,13 @@ pub(super) struct Next {
 impl Next {
     pub(super) fn of(
         key: &LimitKey,
-        before: &BacklogState,
-        after: &BacklogState,
+        before: &LimitState,
+        after: &LimitState,
     ) -> Result<Self, PortError> {
         let forgotten = *after
-            == BacklogState {
+            == LimitState {
                 revision: after.revision,
-                ..BacklogState::default()
+                ..LimitState::default()
             };
         let json = if forgotten {
             None

@@ -1,7 +1,7 @@
-//! The state of a backlog as a whole: one item for each backlog.
+//! The state of a limit: one item for each.
 
 use chrono::TimeDelta;
-use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
+use domain::{limit::LimitKey, ports::PortError, scheduler::state::LimitState};
 
 use super::{
     DynamoStore,
@@ -20,36 +20,36 @@ fn key(backlog: &LimitKey) -> Key {
 
 /// Reads the state. It is only advice. So a state that cannot be read counts as that of a backlog
 /// nobody has looked at, and is replaced at the next look.
-fn state_of(mut item: Item) -> BacklogState {
+fn state_of(mut item: Item) -> LimitState {
     // The expiry is stored beside the form, and is written anew each time.
     item.remove("expires");
     let revision = number_of(&item, "revision").unwrap_or_default();
-    match form_of::<BacklogState>(item) {
-        Ok((state, unknown)) => BacklogState { unknown, ..state },
+    match form_of::<LimitState>(item) {
+        Ok((state, unknown)) => LimitState { unknown, ..state },
         Err(error) => {
-            tracing::error!(%error, "the state of a backlog cannot be read");
-            BacklogState {
+            tracing::error!(%error, "the state of a limit cannot be read");
+            LimitState {
                 revision,
-                ..BacklogState::default()
+                ..LimitState::default()
             }
         }
     }
 }
 
 impl DynamoStore {
-    pub(super) async fn read_backlog_state(
+    pub(super) async fn read_limit_state(
         &self,
         backlog: &LimitKey,
-    ) -> Result<BacklogState, PortError> {
+    ) -> Result<LimitState, PortError> {
         let item: Option<Item> = self.get(key(backlog)).await?;
         Ok(item.map(state_of).unwrap_or_default())
     }
 
-    pub(super) async fn write_backlog_state(
+    pub(super) async fn write_limit_state(
         &self,
         backlog: &LimitKey,
-        before: &BacklogState,
-        after: &BacklogState,
+        before: &LimitState,
+        after: &LimitState,
     ) -> Result<bool, PortError> {
         let mut item = item_of(key(backlog), after, &after.unknown)?;
         if !matches!(backlog, LimitKey::Pool(_)) {

@@ -1,0 +1,452 @@
+//! Launching executions: preparing their task definitions, taking tokens, recording the launches
+//! under their limits, calling `RunTask` and recording the answers.
+
+use chrono::TimeDelta;
+use domain::{
+    cause::Cause,
+    ecs::{RunTaskInput, Task},
+    execution::{Attempt, BacklogEntry, Execution},
+    git::{self, GitAccess},
+    key::Role,
+    limit::{CapacityPool, LimitKey},
+    ports::{
+        Clock, Definitions, Entropy, LaunchError, LaunchStore, Logs, PortError, Queue, Secrets,
+        Tasks, Update, UpdateError, WriteStore,
+    },
+    scheduler::{
+        Hold, Launches, LimitSnapshot, PoolSnapshot,
+        adaptive_limit::Shortage,
+        promotes_next,
+        reason::usage_words,
+        snapshot::{ROUND, admissions, max_of},
+        state::{Answer, Learned},
+        watch::{NAP_MAX, NAP_MIN},
+    },
+    task::{self, TaskDefinition},
+    transition::{LaunchPlan, Observation},
+};
+use futures_util::future::{join, join_all};
+
+use super::{
+    Launcher,
+    checks::{IN_FLIGHT, is_unknown},
+    rounds::{RoundOutcome, Then},
+};
+use crate::{
+    advance::{self, advance, advance_from},
+    definitions::Ensured,
+};
+
+/// How long a run waits that needs a secret with an unreadable record. It is this long because an
+/// administrator has to set the secret again.
+const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
+
+/// A launch that is on record.
+pub(super) struct Launched {
+    pub(super) execution: Execution,
+    pub(super) from: LimitKey,
+}
+
+/// Whether an execution's task definition is ready for a launch.
+enum Ready {
+    /// The definition is ready.
+    Now(Box<Execution>),
+    /// The definition will be ready in a moment.
+    Soon,
+    /// Not in this round: the execution was postponed or has ended.
+    Elsewhere,
+}
+
+/// The outcome of a first `RunTask` call, as far as it says something about the pool.
+pub(super) enum Ran {
+    /// The task was started.
+    Started,
+    /// The record already says something else, or the outcome is not known yet.
+    Settled,
+    /// ECS refused because calls come too fast.
+    Throttled(String),
+    /// ECS refused for lack of capacity or quota.
+    Short(Shortage, String),
+}
+
+impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
+where
+    S: WriteStore + LaunchStore + Definitions,
+    Q: Queue,
+    T: Tasks,
+    L: Logs,
+    X: Secrets,
+    A: Clock + Entropy,
+{
+    /// Starts the executions of this launch, as far as the rates allow.
+    pub(super) async fn launch(
+        &self,
+        backlog: &LimitKey,
+        launch: Launches,
+    ) -> Result<RoundOutcome, PortError> {
+        let Launches {
+            executions,
+            mut pool,
+            max,
+            is_probe,
+        } = launch;
+        // This comes before taking tokens: a definition may have to be registered first, and tokens
+        // granted before that would be used later than they were granted.
+        let (mut updates, whole) = self.prepared(executions, max).await?;
+        if updates.is_empty() {
+            let then = if whole { Then::Again } else { Then::AgainSoon };
+            return Ok(RoundOutcome::then(then));
+        }
+        match self.take_tokens(pool.pool, updates.len()).await? {
+            Ok(granted) => updates.truncate(granted),
+            Err(hold) => return Ok(RoundOutcome::then(Then::Held(hold, None))),
+        }
+        if is_probe && !self.claim_probe(&mut pool).await? {
+            let hold = Hold::by_pool(&pool.limit, pool.quota());
+            return Ok(RoundOutcome::then(Then::Held(hold, None)));
+        }
+        let launched = self.record(backlog, updates, &pool.limit.key).await?;
+        if launched.is_empty() {
+            // Other launchers were faster, or used up the room.
+            return Ok(RoundOutcome::then(Then::AgainSoon));
+        }
+        let (launched, marked) = self.by_their_marks(launched).await?;
+        let next = launched
+            .iter()
+            .filter_map(|launched| promotes_next(backlog, &launched.execution))
+            .collect();
+        let started = launched.len();
+        // Every call is finished. A launch that cannot be recorded is no reason to abandon the
+        // others in the middle of their calls.
+        let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
+        let (results, cancelled) = join(runs, self.cancel_by_mark(&marked)).await;
+        let (mut answers, mut failure) = (Vec::new(), cancelled.err());
+        for result in results {
+            match result {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let throttled = answers.iter().find_map(|answer| match answer {
+            Ran::Throttled(words) => Some(words.clone()),
+            Ran::Started | Ran::Settled | Ran::Short(..) => None,
+        });
+        let look_at = self.system.now() + NAP_MAX;
+        Ok(RoundOutcome {
+            started,
+            learned: self.learned(pool, is_probe, answers).await?,
+            then: throttled.map_or(Then::Again, |words| {
+                Then::Held(Hold::throttled(words, look_at), None)
+            }),
+            next,
+            failure,
+        })
+    }
+
+    /// Takes tokens for up to `want` launches, as many as the rates allow now. If there are none,
+    /// returns what holds the launches.
+    async fn take_tokens(
+        &self,
+        pool: CapacityPool,
+        want: usize,
+    ) -> Result<Result<usize, Hold>, PortError> {
+        let now = self.system.now();
+        let mut granted = u32::try_from(want).unwrap_or(ROUND);
+        for (key, rate) in self.settings.launch_rates(pool) {
+            let (taken, wait_millis) = self.store.take_tokens(key, rate, granted, now).await?;
+            if taken == 0 {
+                let wait = TimeDelta::milliseconds(i64::try_from(wait_millis).unwrap_or(i64::MAX));
+                return Ok(Err(Hold::by_rate(key, rate, now + wait.max(NAP_MIN))));
+            }
+            granted = taken;
+        }
+        Ok(Ok(usize::try_from(granted).unwrap_or_default()))
+    }
+
+    /// Claims a probe for this launcher. Returns `false` if another launcher claimed it first.
+    async fn claim_probe(&self, pool: &mut PoolSnapshot) -> Result<bool, PortError> {
+        let limit = &mut pool.limit;
+        let probing = limit
+            .state
+            .with_pool(limit.state.pool.probing(self.system.now()));
+        let is_mine = self
+            .store
+            .set_limit_state(&limit.key, &limit.state, probing)
+            .await?;
+        if is_mine {
+            limit.state = self.store.limit_state(&limit.key).await?;
+        }
+        Ok(is_mine)
+    }
+
+    /// Returns the updates that record the launches with a registered definition, and whether all
+    /// of the executions were looked at. Stops at a definition that another launcher is
+    /// registering, so that ten thousand executions of the same kind wait for it and are not
+    /// postponed one by one.
+    async fn prepared(
+        &self,
+        executions: Vec<Execution>,
+        max: Option<u32>,
+    ) -> Result<(Vec<Update>, bool), PortError> {
+        let mut updates = Vec::new();
+        for before in executions {
+            match self.launching(&before).await? {
+                Ready::Now(after) => {
+                    updates.push(Update {
+                        admissions: admissions(&before, max),
+                        before,
+                        after: *after,
+                    });
+                }
+                Ready::Soon => return Ok((updates, false)),
+                Ready::Elsewhere => {}
+            }
+        }
+        Ok((updates, true))
+    }
+
+    /// Records the launches under their limits, each all or none, before anything is started.
+    /// Returns an error only if none could be recorded; otherwise the recorded ones go on.
+    async fn record(
+        &self,
+        backlog: &LimitKey,
+        updates: Vec<Update>,
+        pool: &LimitKey,
+    ) -> Result<Vec<Launched>, PortError> {
+        let entries: Vec<_> = updates
+            .iter()
+            .filter_map(|update| update.before.backlog_entry())
+            .collect();
+        let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
+        for (entry, result) in entries.iter().zip(self.store.update_all(updates).await) {
+            match result {
+                Ok(execution) => launched.push(Launched {
+                    execution,
+                    from: backlog.clone(),
+                }),
+                Err(UpdateError::Full(full)) if full != *backlog && full != *pool => {
+                    back.push((entry, full));
+                }
+                Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
+                Err(UpdateError::Failed(error)) => {
+                    tracing::warn!(execution = %entry.id, %error, "a launch could not be recorded");
+                    failure = Some(error);
+                }
+            }
+        }
+        for (entry, full) in back {
+            if let Err(error) = self.turn_back(entry, full).await {
+                // The entry is tried again from its backlog. The recorded launches do not wait for
+                // it.
+                tracing::warn!(execution = %entry.id, %error, "an entry could not be sent back to its backlog");
+            }
+        }
+        match failure {
+            Some(error) if launched.is_empty() => Err(error),
+            _ => Ok(launched),
+        }
+    }
+
+    /// Returns the record with its next attempt, once its task definition is registered.
+    async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
+        let now = self.system.now();
+        let git = match self.git_access(before).await {
+            // A secret with an unreadable record delays only the executions that need it, not the
+            // rest of the backlog.
+            Err(PortError::Corrupt(corrupt)) => {
+                corrupt.note();
+                let postponed = |execution: &Execution| {
+                    execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now)
+                };
+                return advance(self.store, self.queue, now, &before.id, postponed)
+                    .await
+                    .map(|_| Ready::Elsewhere);
+            }
+            git => git?,
+        };
+        let definition = TaskDefinition::of(&before.request, &git, self.settings);
+        match self
+            .registered
+            .ensure(self.store, self.tasks, self.settings, &definition, now)
+            .await?
+        {
+            Ensured::Ready(arn) => {
+                let nonce = format!("{:032x}", self.system.bits());
+                let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
+                let after = before.launching(LaunchPlan { nonce, run_task }, now);
+                Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
+            }
+            Ensured::Soon => Ok(Ready::Soon),
+            Ensured::Later { reason, pause } => {
+                let postponed =
+                    |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
+                advance(self.store, self.queue, now, &before.id, postponed)
+                    .await
+                    .map(|_| Ready::Elsewhere)
+            }
+            Ensured::Refused(why) => {
+                let why = format!("the task definition was refused: {why}");
+                let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
+                advance(self.store, self.queue, now, &before.id, rejected)
+                    .await
+                    .map(|_| Ready::Elsewhere)
+            }
+        }
+    }
+
+    /// Moves an execution back to the backlog of its lock or group, which is used up again.
+    async fn turn_back(&self, entry: &BacklogEntry, full: LimitKey) -> Result<(), PortError> {
+        let (now, usage) = (self.system.now(), self.store.usage(&full).await?);
+        let goes_back = |execution: &Execution| {
+            execution
+                .backlog_entry()
+                .filter(|current| current.backlog == entry.backlog)?;
+            let max = max_of(&full, &execution.request, None);
+            execution.parked(full.clone(), usage_words(&full, usage.used, max), now)
+        };
+        advance(self.store, self.queue, now, &entry.id, goes_back)
+            .await
+            .map(drop)
+    }
+
+    /// Returns what ECS's answers say about the pool. A probe that was neither accepted nor refused
+    /// does not count as a success; another probe is made when its time is over.
+    async fn learned(
+        &self,
+        pool: PoolSnapshot,
+        is_probe: bool,
+        answers: Vec<Ran>,
+    ) -> Result<Option<(LimitSnapshot, Learned)>, PortError> {
+        let is_accepted = is_probe && answers.iter().any(|ran| matches!(ran, Ran::Started));
+        let short = answers.into_iter().find_map(|answer| match answer {
+            Ran::Short(shortage, words) => Some(Answer::Short(shortage, words)),
+            Ran::Started | Ran::Settled | Ran::Throttled(_) => None,
+        });
+        let Some(answer) = short.or(is_accepted.then_some(Answer::ProbeAccepted)) else {
+            return Ok(None);
+        };
+        let learned = Learned {
+            answer,
+            used: self.store.usage(&pool.limit.key).await?.used,
+            quota: pool.quota(),
+            spread: self.system.bits(),
+        };
+        Ok(Some((pool.limit, learned)))
+    }
+
+    /// Returns the git credentials that an execution may clone with, given the secrets that are set
+    /// now.
+    async fn git_access(&self, execution: &Execution) -> Result<GitAccess, PortError> {
+        let Some(source) = &execution.request.source else {
+            return Ok(GitAccess::default());
+        };
+        let mut set = Vec::new();
+        for name in git::secrets_for(&source.repo) {
+            set.extend(self.secrets.find_secret(name).await?);
+        }
+        // Records written before the role was stored count as the lowest role that may submit.
+        let submitter = execution.submitted_role.unwrap_or(Role::Submit);
+        Ok(GitAccess::of(source, submitter, &set))
+    }
+
+    /// Calls `RunTask` for a launch for the first time and records the outcome.
+    async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, PortError> {
+        let Some(attempt) = execution.open_attempt() else {
+            return Ok(Ran::Settled);
+        };
+        let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else {
+            return Ok(Ran::Settled);
+        };
+        let launched_at = attempt.launched_at;
+        match self.tasks.run_task(&input).await {
+            Ok(task) => self
+                .started(execution, number, &task)
+                .await
+                .map(|()| Ran::Started),
+            // After this long another launcher may have called too, and started the task.
+            Err(error) if is_unknown(&error) || self.system.now() - launched_at >= IN_FLIGHT => {
+                tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
+                self.ask_again(&execution.id, IN_FLIGHT)
+                    .await
+                    .map(|()| Ran::Settled)
+            }
+            Err(error) => self.refused(execution, &input, from, error).await,
+        }
+    }
+
+    /// Records that the task exists.
+    pub(super) async fn started(
+        &self,
+        execution: Execution,
+        number: u32,
+        task: &Task,
+    ) -> Result<(), PortError> {
+        let now = self.system.now();
+        let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
+        match advance_from(self.store, self.queue, now, execution, seen).await? {
+            Some(execution) => self.stop_if_unwanted(&execution, number, task).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Records that this call surely started nothing.
+    pub(super) async fn refused(
+        &self,
+        execution: Execution,
+        input: &RunTaskInput,
+        backlog: LimitKey,
+        error: LaunchError,
+    ) -> Result<Ran, PortError> {
+        let (now, token) = (self.system.now(), &*input.client_token);
+        let called_at =
+            |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
+        let known = called_at(&execution);
+        // A call made by another launcher in the meantime may have started something.
+        let is_last = |execution: &&Execution| called_at(execution) == known;
+        let why = match &error {
+            LaunchError::Refused(why) => {
+                let cause = Cause::NeverStarted(why.clone());
+                let ended = |execution: &Execution| {
+                    Some(execution)
+                        .filter(is_last)?
+                        .never_launched(token, &cause, now)
+                };
+                return advance_from(self.store, self.queue, now, execution, ended)
+                    .await
+                    .map(|_| Ran::Settled);
+            }
+            LaunchError::NoDefinition(why) => {
+                let git = self.git_access(&execution).await?;
+                let hash =
+                    TaskDefinition::of(&execution.request, &git, self.settings).content_hash();
+                self.registered
+                    .forget(self.store, &hash, &input.task_definition)
+                    .await?;
+                why
+            }
+            LaunchError::Throttled(why)
+            | LaunchError::Full { words: why, .. }
+            | LaunchError::Unknown(why) => why,
+        };
+        // The execution goes back to its position in the backlog it came from. No wakeup is sent,
+        // because no room became free.
+        let back = |execution: &Execution| {
+            Some(execution)
+                .filter(is_last)?
+                .refused(token, backlog.clone(), why, now)
+        };
+        if let advance::Changed::Yes { before, after } =
+            advance::change(self.store, execution, back).await?
+            && after.end().is_some()
+        {
+            advance::wake(self.store, self.queue, now, &before, &after).await?;
+        }
+        Ok(match error {
+            LaunchError::Throttled(why) => Ran::Throttled(why),
+            LaunchError::Full { shortage, words } => Ran::Short(shortage, words),
+            LaunchError::Refused(_) | LaunchError::NoDefinition(_) | LaunchError::Unknown(_) => {
+                Ran::Settled
+            }
+        })
+    }
+}

@@ -1,0 +1,531 @@
+//! Working on a backlog, round by round: load a snapshot, let the scheduler decide, carry the
+//! decision out, and write the state of the limits once.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::{BacklogEntry, Execution, State},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    message::{Message, Outgoing},
+    ports::{
+        Clock, Definitions, Entropy, LaunchStore, Logs, PortError, Queue, Secrets, Tasks,
+        WriteStore,
+    },
+    scheduler::{
+        self, Decision, Hold, LimitSnapshot, PoolSnapshot, Settlement, Snapshot,
+        state::{Change, HeldChange, Learned, LimitState},
+        watch::{self, Pause, Watch},
+    },
+};
+use futures_util::future::join_all;
+
+use super::{Launcher, limit_state::change_limit};
+use crate::{
+    advance::{advance, delayed},
+    unreadable::passed_over,
+};
+
+/// How many entries are looked at when those at the head cannot be read. This many records are some
+/// megabytes.
+const HIDDEN_MAX: u32 = 1_000;
+/// How long one invocation works on backlogs before it leaves the rest to another wakeup. It is far
+/// below the function's timeout.
+const DRAIN: TimeDelta = TimeDelta::seconds(5);
+/// A pause for the backlog's index to catch up with the records. It lags by some milliseconds.
+const INDEX_NAP: TimeDelta = TimeDelta::milliseconds(100);
+
+/// The work of one launcher on a backlog.
+struct Drain {
+    backlog: LimitKey,
+    watch: Watch,
+    /// The backlogs that its entries moved to or made room in.
+    next: BTreeSet<LimitKey>,
+}
+
+/// The outcome of one round on a backlog.
+#[derive(Default)]
+pub(super) struct RoundOutcome {
+    /// How many executions were started.
+    pub(super) started: usize,
+    /// What ECS's answers say about the pool, and the pool's limit as it was last read.
+    pub(super) learned: Option<(LimitSnapshot, Learned)>,
+    /// What the launcher does next.
+    pub(super) then: Then,
+    /// The backlogs that entries moved to or made room in.
+    pub(super) next: Vec<LimitKey>,
+    /// An error that some of the launches met. The others went on.
+    pub(super) failure: Option<PortError>,
+}
+
+/// What a launcher does after a round.
+#[derive(Default)]
+pub(super) enum Then {
+    /// It looks again.
+    #[default]
+    Again,
+    /// It looks again in a moment: the backlog's index lags behind the records.
+    AgainSoon,
+    /// No entry is due.
+    Idle,
+    /// This holds the backlog. If an entry is promoted, it moves to the pool's backlog.
+    Held(Hold, Option<Promotion>),
+}
+
+/// The first entry of a lock's or a group's backlog, which moves to its pool's backlog.
+pub(super) struct Promotion {
+    id: ExecutionId,
+    pool: LimitKey,
+}
+
+impl RoundOutcome {
+    /// Nothing was started, and this is next.
+    pub(super) fn then(then: Then) -> Self {
+        Self {
+            then,
+            ..Self::default()
+        }
+    }
+}
+
+impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
+where
+    S: WriteStore + LaunchStore + Definitions,
+    Q: Queue,
+    T: Tasks,
+    L: Logs,
+    X: Secrets,
+    A: Clock + Entropy,
+{
+    /// Drains a backlog, and then the backlogs that its first entries moved to or made room in. No
+    /// message is sent for those: if the work fails, the message that began it is delivered again.
+    pub(super) async fn drain_all(
+        &self,
+        backlog: LimitKey,
+        newcomers: &[ExecutionId],
+    ) -> Result<(), PortError> {
+        let until = self.system.now() + DRAIN;
+        let mut next = self.drain(backlog, newcomers).await?;
+        while let Some(backlog) = next.pop_first() {
+            if self.system.now() >= until {
+                next.insert(backlog);
+                return self
+                    .queue
+                    .send(next.into_iter().map(wakeup).collect())
+                    .await;
+            }
+            next.extend(self.drain(backlog, &[]).await?);
+        }
+        Ok(())
+    }
+
+    /// Starts the first executions of a backlog while there is room, and records for the newcomers
+    /// why they wait. Returns the backlogs to look at next.
+    async fn drain(
+        &self,
+        backlog: LimitKey,
+        newcomers: &[ExecutionId],
+    ) -> Result<BTreeSet<LimitKey>, PortError> {
+        let fast_from = Some(self.pace.fast()).filter(|_| self.settings.wakeups_cost());
+        let mut work = Drain {
+            backlog,
+            watch: Watch::begin(fast_from, self.system.now()),
+            next: BTreeSet::new(),
+        };
+        let drained = self.drain_while(&mut work, newcomers).await;
+        if drained.is_err() {
+            // SQS delivers the message that began this again only after minutes. Until then no
+            // wakeup is sent for the next backlogs, nor for room that became free under the watch.
+            // So each gets a delayed wakeup for when the watch is over.
+            work.next
+                .extend(work.watch.until().map(|_| work.backlog.clone()));
+            let again: Vec<_> = work
+                .next
+                .iter()
+                .map(|backlog| wakeup_in(backlog.clone(), watch::NAP_MAX + watch::WATCH))
+                .collect();
+            if !again.is_empty() && self.queue.send(again).await.is_err() {
+                tracing::warn!(backlog = %work.backlog, "no wakeup could be sent for a backlog that was left; the sweep sends one");
+            }
+        }
+        drained.map(|()| work.next)
+    }
+
+    async fn drain_while(
+        &self,
+        work: &mut Drain,
+        newcomers: &[ExecutionId],
+    ) -> Result<(), PortError> {
+        let until = self.system.now() + DRAIN;
+        while self.system.now() < until {
+            let state = self.store.limit_state(&work.backlog).await?;
+            if state.backlog.is_attended(self.system.now()) {
+                return self.end_watch(work, &state).await;
+            }
+            let snapshot = self.snapshot(work.backlog.clone(), state).await?;
+            let outcome = if self.close_marked(&snapshot.entries).await? {
+                RoundOutcome::default()
+            } else {
+                self.carry_out(&snapshot).await?
+            };
+            if !self.conclude(work, snapshot, outcome, newcomers).await? {
+                return Ok(());
+            }
+        }
+        // The watch is cleared before the message is sent. No wakeup is sent for room that becomes
+        // free under a watch, and the launcher that takes the message may have left by then.
+        if work.watch.until().is_some() {
+            let state = self.store.limit_state(&work.backlog).await?;
+            self.end_watch(work, &state).await?;
+        }
+        self.queue.send(vec![wakeup(work.backlog.clone())]).await
+    }
+
+    /// Does what the scheduler decides.
+    async fn carry_out(&self, snapshot: &Snapshot) -> Result<RoundOutcome, PortError> {
+        let now = self.system.now();
+        match scheduler::decide(snapshot, self.settings.spot_fallback_after, now) {
+            Decision::Idle => Ok(RoundOutcome::then(Then::Idle)),
+            Decision::LookAgain => Ok(RoundOutcome::then(Then::AgainSoon)),
+            Decision::Hold(hold) => Ok(RoundOutcome::then(Then::Held(hold, None))),
+            Decision::Promote(hold, id, pool) => Ok(RoundOutcome::then(Then::Held(
+                hold,
+                Some(Promotion { id, pool }),
+            ))),
+            Decision::Settle(settled) => self.settle(settled).await,
+            Decision::Launch(launch) => self.launch(&snapshot.limit.key, *launch).await,
+        }
+    }
+
+    /// Writes what the round changed in the state of the limits, once for each, and waits if the
+    /// backlog is held. Returns whether another round is due.
+    async fn conclude(
+        &self,
+        work: &mut Drain,
+        snapshot: Snapshot,
+        outcome: RoundOutcome,
+        newcomers: &[ExecutionId],
+    ) -> Result<bool, PortError> {
+        let (now, mut state) = (self.system.now(), snapshot.limit.state);
+        work.next.extend(outcome.next);
+        let mut change = Change::default();
+        if state.backlog.held.is_some() {
+            change.started = self.pace.count(&work.backlog, outcome.started, now);
+        }
+        match outcome.learned {
+            Some((pool, learned)) if pool.key == work.backlog => {
+                state = pool.state;
+                change.learned = Some(learned);
+            }
+            Some((pool, learned)) => {
+                let learned = Change {
+                    learned: Some(learned),
+                    ..Change::default()
+                };
+                change_limit(self.store, &pool.key, &pool.state, &learned, now).await?;
+            }
+            None => {}
+        }
+        let again = match outcome.then {
+            Then::Again => {
+                let moved = work.watch.moved(outcome.started, now);
+                change.watch = moved.watch;
+                change_limit(self.store, &work.backlog, &state, &change, now).await?;
+                if moved.needs_help {
+                    self.queue.send(vec![wakeup(work.backlog.clone())]).await?;
+                }
+                true
+            }
+            Then::AgainSoon => {
+                change_limit(self.store, &work.backlog, &state, &change, now).await?;
+                self.system.sleep(INDEX_NAP).await;
+                work.watch.paused(self.system.now());
+                true
+            }
+            Then::Idle => {
+                let (watch, was_watched) = work.watch.end();
+                change.watch = watch;
+                change.held = HeldChange::Free;
+                change_limit(self.store, &work.backlog, &state, &change, now).await?;
+                // Whoever gave something back under the watch sent no wakeup.
+                was_watched
+            }
+            Then::Held(hold, promotion) => {
+                change.promoted = promotion.as_ref().map(|promotion| promotion.id.clone());
+                let held = self.hold(work, &state, change, &hold).await?;
+                if let Some(promotion) = promotion
+                    && !self.promote(work, &held.after, promotion, &hold).await?
+                {
+                    return Ok(true);
+                }
+                self.tell(newcomers, &work.backlog, &hold.reason).await?;
+                if let Some(nap) = held.rest.nap {
+                    self.system.sleep(nap).await;
+                }
+                work.watch.waited(self.system.now());
+                held.rest.nap.is_some() || held.rest.ends_watch
+            }
+        };
+        outcome.failure.map_or(Ok(again), Err)
+    }
+
+    /// Records what holds a backlog and arranges the next look at it: by this launcher after a
+    /// pause, or by a delayed wakeup.
+    async fn hold(
+        &self,
+        work: &mut Drain,
+        state: &LimitState,
+        change: Change,
+        hold: &Hold,
+    ) -> Result<HeldNow, PortError> {
+        let now = self.system.now();
+        let rest = work.watch.rest(hold, !work.next.is_empty(), now);
+        let change = Change {
+            held: HeldChange::By(hold.clone()),
+            watch: rest.watch,
+            ..change
+        };
+        let (before, after) = change_limit(self.store, &work.backlog, state, &change, now).await?;
+        work.watch.rested(&rest);
+        let is_new = before != after && !before.backlog.is_looked_at_before(hold, now);
+        let look_at = hold
+            .look_at
+            .filter(|at| *at > now && rest.nap.is_none() && is_new);
+        if let Some(at) = look_at {
+            let again = wakeup_in(work.backlog.clone(), at - now);
+            self.queue.send(vec![again]).await?;
+        }
+        Ok(HeldNow { after, rest })
+    }
+
+    /// Moves the first entry of a lock's or a group's backlog to its pool's backlog. Returns
+    /// `false` if another entry was promoted first.
+    async fn promote(
+        &self,
+        work: &mut Drain,
+        state: &LimitState,
+        Promotion { id, pool }: Promotion,
+        hold: &Hold,
+    ) -> Result<bool, PortError> {
+        if state.backlog.promoted.as_ref() != Some(&id) {
+            return Ok(false);
+        }
+        let now = self.system.now();
+        let moves = |execution: &Execution| {
+            execution
+                .backlog_entry()
+                .filter(|entry| entry.backlog == work.backlog)?;
+            execution.parked(pool.clone(), hold.reason.clone(), now)
+        };
+        advance(self.store, self.queue, now, &id, moves).await?;
+        work.next.insert(pool);
+        Ok(true)
+    }
+
+    /// Clears this launcher's watch, because others go on with the backlog.
+    async fn end_watch(&self, work: &mut Drain, state: &LimitState) -> Result<(), PortError> {
+        let (watch, was_watched) = work.watch.end();
+        if was_watched {
+            let change = Change {
+                watch,
+                ..Change::default()
+            };
+            let now = self.system.now();
+            change_limit(self.store, &work.backlog, state, &change, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends executions that no limit here can ever admit, and moves executions from Spot to
+    /// on-demand capacity.
+    async fn settle(
+        &self,
+        settled: Vec<(ExecutionId, Settlement)>,
+    ) -> Result<RoundOutcome, PortError> {
+        let (mut next, mut any) = (Vec::new(), false);
+        for (id, settlement) in settled {
+            let now = self.system.now();
+            let change = |execution: &Execution| match &settlement {
+                Settlement::Reject(why) => execution.rejected(why.clone(), now),
+                Settlement::FallBack(why) => execution.falls_back(why, now),
+            };
+            let settled = advance(self.store, self.queue, now, &id, change).await?;
+            // If nothing changed, the index lists an execution that has left the backlog.
+            any |= settled.as_ref().is_some_and(|settled| {
+                settled.end().is_some() || settled.pool == CapacityPool::Fargate
+            });
+            // An execution that fell back waits in another backlog now.
+            let entry = settled.and_then(|settled| settled.backlog_entry());
+            next.extend(entry.map(|entry| entry.backlog));
+        }
+        Ok(RoundOutcome {
+            next,
+            then: if any { Then::Again } else { Then::AgainSoon },
+            ..RoundOutcome::default()
+        })
+    }
+
+    /// Loads what is to be known about a backlog.
+    async fn snapshot(&self, backlog: LimitKey, state: LimitState) -> Result<Snapshot, PortError> {
+        let now = self.system.now();
+        let used = self.store.usage(&backlog).await?.used;
+        let limit = LimitSnapshot {
+            key: backlog,
+            state,
+            used,
+        };
+        let set = match limit.key {
+            LimitKey::Pool(pool) => self.settings.quotas.of(pool).cpu,
+            LimitKey::Lock(_) | LimitKey::Group(_) => None,
+        };
+        let head = self
+            .head(&limit.key, limit.entries_to_read(set, now), now)
+            .await?;
+        let pool = match head.waiting.first() {
+            Some(first) => Some(self.pool_snapshot(first, &limit).await?),
+            None => None,
+        };
+        let is_promoted = pool.is_some() && self.is_promoted(&limit).await?;
+        Ok(Snapshot {
+            limit,
+            entries: head.waiting,
+            index_lags: head.lags,
+            pool,
+            is_promoted,
+        })
+    }
+
+    /// Returns the pool of an execution. `limit` is known already.
+    async fn pool_snapshot(
+        &self,
+        execution: &Execution,
+        limit: &LimitSnapshot,
+    ) -> Result<PoolSnapshot, PortError> {
+        let pool = execution.pool;
+        let key = LimitKey::Pool(pool);
+        let limit = if limit.key == key {
+            limit.clone()
+        } else {
+            LimitSnapshot {
+                state: self.store.limit_state(&key).await?,
+                used: self.store.usage(&key).await?.used,
+                key,
+            }
+        };
+        Ok(PoolSnapshot {
+            pool,
+            limit,
+            set: self.settings.quotas.of(pool).cpu,
+        })
+    }
+
+    /// Returns the head of a backlog. If none of the entries looked at can be read, more are looked
+    /// at, so that unreadable records do not hide the entries behind them.
+    async fn head(
+        &self,
+        backlog: &LimitKey,
+        entries_to_read: u32,
+        now: Timestamp,
+    ) -> Result<Head, PortError> {
+        let mut most = entries_to_read;
+        loop {
+            let entries = self.store.backlog(backlog, now, most).await?;
+            let looked_at = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+            let head = self.waiting(&entries, now).await?;
+            let is_hidden = head.waiting.is_empty() && !head.lags && looked_at >= most;
+            if !is_hidden || most >= HIDDEN_MAX {
+                return Ok(head);
+            }
+            most = most.saturating_mul(4).min(HIDDEN_MAX);
+        }
+    }
+
+    /// Returns those of the entries that are still in the backlog, in order.
+    async fn waiting(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
+        let mut head = Head::default();
+        let loaded = join_all(entries.iter().map(|entry| self.store.load(&entry.id))).await;
+        for (found, entry) in loaded.into_iter().zip(entries) {
+            let is_there = |execution: &Execution| {
+                let current = execution.backlog_entry();
+                current.is_some_and(|current| {
+                    current.backlog == entry.backlog
+                        && current.not_before.is_none_or(|due| due <= now)
+                })
+            };
+            match found {
+                Ok(Some(execution)) if is_there(&execution) => head.waiting.push(execution),
+                // A newer release goes on with a state that this one does not know. A record that
+                // cannot be read is skipped.
+                Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
+                Err(PortError::Corrupt(corrupt)) => corrupt.note(),
+                Ok(_) => head.lags = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(head)
+    }
+
+    /// Whether an entry of this lock's or group's backlog waits in a pool's backlog for all behind
+    /// it.
+    async fn is_promoted(&self, limit: &LimitSnapshot) -> Result<bool, PortError> {
+        let Some(id) = &limit.state.backlog.promoted else {
+            return Ok(false);
+        };
+        // A promoted execution with an unreadable record no longer counts, so that the others in
+        // its backlog do not wait for it.
+        let promoted =
+            passed_over(self.store.load(id).await)?.and_then(|execution| execution.backlog_entry());
+        Ok(promoted.is_some_and(|entry| entry.backlog != limit.key))
+    }
+
+    /// Records the reason in the executions that came with this wakeup and are still in this
+    /// backlog.
+    async fn tell(
+        &self,
+        ids: &[ExecutionId],
+        backlog: &LimitKey,
+        reason: &str,
+    ) -> Result<(), PortError> {
+        let now = self.system.now();
+        let told = ids.iter().map(|id| {
+            advance(self.store, self.queue, now, id, |execution| {
+                let entry = execution
+                    .backlog_entry()
+                    .filter(|entry| entry.backlog == *backlog && entry.not_before.is_none())?;
+                execution.parked(entry.backlog, reason.to_owned(), now)
+            })
+        });
+        join_all(told)
+            .await
+            .into_iter()
+            .map(passed_over)
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop)
+    }
+}
+
+/// The head of a backlog.
+#[derive(Default)]
+struct Head {
+    /// The executions that can be started from the backlog.
+    waiting: Vec<Execution>,
+    /// Whether the index listed entries that are gone.
+    lags: bool,
+}
+
+/// A backlog that is held, as just recorded.
+struct HeldNow {
+    after: LimitState,
+    rest: Pause,
+}
+
+fn wakeup(backlog: LimitKey) -> Outgoing {
+    Message::Wakeup { backlog, id: None }.into()
+}
+
+fn wakeup_in(backlog: LimitKey, pause: TimeDelta) -> Outgoing {
+    let message = Message::Wakeup { backlog, id: None };
+    delayed(message, pause.num_milliseconds())
+}
