@@ -9,6 +9,7 @@ use std::{
     },
     time::Duration,
 };
+use tests::ecs::RUNNING;
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::TimeDelta;
@@ -16,7 +17,7 @@ use domain::{
     Timestamp,
     api::LogsPage,
     backoff,
-    ecs::{RUNNING, Task},
+    ecs::Task,
     execution::Execution,
     history::{LogCursor, LogEnds},
     marker::PREFIX,

@@ -14,7 +14,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{RunTaskInput, Task},
+    ecs::{RunTaskInput, Task, TaskArn},
     execution::{Execution, State},
     git::{GIT_SSH_KEY, GIT_TOKEN},
     id::{AttemptId, ExecutionId},
@@ -192,7 +192,7 @@ impl Tasks for Ecs {
             .entry(input.started_by.clone())
             .or_default() += 1;
         Ok(Task {
-            task_arn: format!("arn:aws:ecs:x:1:task/cluster/{}", input.started_by),
+            task_arn: format!("arn:aws:ecs:x:1:task/cluster/{}", input.started_by).into(),
             last_status: "PROVISIONING".into(),
             started_by: Some(input.started_by.clone()),
             version: 1,
@@ -200,15 +200,15 @@ impl Tasks for Ecs {
         })
     }
 
-    async fn stop_task(&self, task_arn: &str, _reason: &str) -> Result<(), PortError> {
+    async fn stop_task(&self, task_arn: &TaskArn, _reason: &str) -> Result<(), PortError> {
         panic!("nobody stops {task_arn} here");
     }
 
-    async fn describe_tasks(&self, _task_arns: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, _task_arns: &[TaskArn]) -> Result<Described, PortError> {
         Ok(Described::default())
     }
 
-    async fn list_tasks(&self, _started_by: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, _started_by: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         Ok(Vec::new())
     }
 }

@@ -4,7 +4,7 @@ use aws::system::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::DateTime;
 use domain::{
-    ecs::{RunTaskInput, Task},
+    ecs::{RunTaskInput, Task, TaskArn},
     group::GroupRerun,
     id::{AttemptId, ExecutionId},
     key::{Caller, Role},
@@ -134,15 +134,15 @@ impl Tasks for Idle {
         Err(LaunchError::Throttled("nothing is started here".into()))
     }
 
-    async fn stop_task(&self, _: &str, _: &str) -> Result<(), PortError> {
+    async fn stop_task(&self, _: &TaskArn, _: &str) -> Result<(), PortError> {
         Ok(())
     }
 
-    async fn describe_tasks(&self, _: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, _: &[TaskArn]) -> Result<Described, PortError> {
         Ok(Described::default())
     }
 
-    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         Ok(Vec::new())
     }
 }

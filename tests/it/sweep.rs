@@ -1,6 +1,8 @@
 //! The sweep over running executions: a fault of one execution does not affect the others.
 
+use domain::ecs::TaskArn;
 use std::sync::Mutex;
+use tests::ecs::{RUNNING, STOPPED};
 
 use aws_lambda_events::{
     cloudwatch_logs::{LogEntry, LogsEvent},
@@ -10,7 +12,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     announcement::Announcement,
-    ecs::{CONTAINER, Container, RUNNING, RunTaskInput, STOPPED, StopCode, Task},
+    ecs::{CONTAINER, Container, RunTaskInput, StopCode, Task},
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
     limit::CapacityPool,
@@ -22,7 +24,7 @@ use domain::{
     },
     scheduler::state::{BacklogState, LimitState},
     settings::Settings,
-    task::{TaskDefinition, log_stream},
+    task::TaskDefinition,
     transition::Observation,
 };
 use pipeline::{announce::announce, state_tracker::StateTracker};
@@ -76,19 +78,19 @@ impl Tasks for Cloud {
         Err(LaunchError::Unknown("not asked for here".into()))
     }
 
-    async fn stop_task(&self, task_arn: &str, _: &str) -> Result<(), PortError> {
-        self.stopped.lock().unwrap().push(task_arn.to_owned());
+    async fn stop_task(&self, task_arn: &TaskArn, _: &str) -> Result<(), PortError> {
+        self.stopped.lock().unwrap().push(task_arn.to_string());
         Ok(())
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, task_arns: &[TaskArn]) -> Result<Described, PortError> {
         let known: Vec<_> = self
             .tasks
             .iter()
             .filter(|task| task_arns.contains(&task.task_arn))
             .cloned()
             .collect();
-        let is_missing = |arn: &&String| known.iter().all(|task| task.task_arn != **arn);
+        let is_missing = |arn: &&TaskArn| known.iter().all(|task| task.task_arn != **arn);
         let missing = task_arns.iter().filter(is_missing).cloned().collect();
         Ok(Described {
             tasks: known,
@@ -96,7 +98,7 @@ impl Tasks for Cloud {
         })
     }
 
-    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         Ok(Vec::new())
     }
 }
@@ -233,7 +235,7 @@ async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
         running(&store, 3).await,
     );
     let tasks = [&first, &second, &third].map(ended).into();
-    let silent = task_arn(&first).rsplit('/').next().unwrap().to_owned();
+    let silent = task_arn(&first).id().to_string();
     let mut cloud = Cloud {
         tasks,
         silent,
@@ -282,12 +284,12 @@ async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     let store = MemoryStore::default();
     let execution = running(&store, 1).await;
     let other = Task {
-        task_arn: format!("{}x", task_arn(&execution)),
+        task_arn: format!("{}x", task_arn(&execution)).into(),
         ..task(&execution, 9)
     };
     let cloud = Cloud::default();
     changed(&store, &cloud, other.clone()).await;
-    assert_eq!(*cloud.stopped.lock().unwrap(), [&*other.task_arn]);
+    assert_eq!(*cloud.stopped.lock().unwrap(), [other.task_arn.as_str()]);
     changed(
         &store,
         &cloud,
@@ -440,7 +442,7 @@ async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
 async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
     let store = MemoryStore::default();
     let execution = running(&store, 1).await;
-    let stream = log_stream(&task_arn(&execution));
+    let stream = task_arn(&execution).log_stream();
     let cloud = Cloud::default();
     let told = async |kind: &str, stream: &str| {
         let mut event = LogsEvent::default();

@@ -13,11 +13,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{Container, DEPROVISIONING, RUNNING, STOPPED, StopCode, Task},
+    ecs::{Container, StopCode, Task},
 };
 use serde_json::{Value, json};
 
 use crate::random::Random;
+
+/// The status of a task that runs.
+pub const RUNNING: &str = "RUNNING";
+/// The status of a task whose containers have ended and whose resources are being released.
+pub const DEPROVISIONING: &str = "DEPROVISIONING";
+/// The status of a task that has ended.
+pub const STOPPED: &str = "STOPPED";
 
 mod account;
 mod bucket;
@@ -328,7 +335,7 @@ impl Ecs {
         let arns = token
             .tasks
             .iter()
-            .map(|task| self.tasks[*task].shown.task.task_arn.clone())
+            .map(|task| self.tasks[*task].shown.task.task_arn.to_string())
             .collect();
         let conflict = Refusal::conflict(request.client_token.as_deref().unwrap_or_default(), arns);
         Some(Err(self.refuse(
@@ -445,7 +452,7 @@ impl Ecs {
                 ..Container::default()
             }],
             created_at: Some(now),
-            task_arn: task_arn.clone(),
+            task_arn: task_arn.clone().into(),
             ..Task::default()
         };
         let (pulls, runs) = (now + life.start_up / 4, now + life.start_up);
@@ -479,7 +486,7 @@ impl Ecs {
         if all.len() > 1 {
             let arns = all
                 .iter()
-                .map(|task| self.tasks[*task].shown.task.task_arn.clone())
+                .map(|task| self.tasks[*task].shown.task.task_arn.to_string())
                 .collect();
             self.counts.doubled.insert(starter, arns);
         }
@@ -582,7 +589,7 @@ impl Ecs {
         let task_arns = wanted
             .by_ref()
             .take(most)
-            .map(|number| self.tasks[number].shown.task.task_arn.clone())
+            .map(|number| self.tasks[number].shown.task.task_arn.to_string())
             .collect();
         Ok(Listed {
             task_arns,
@@ -824,10 +831,7 @@ impl Ecs {
         task.pull_started_at = Some(at - start_up / 2);
         task.pull_stopped_at = Some(at - start_up / 8);
         task.started_at = Some(at);
-        let runtime_id = format!(
-            "{}-{number}",
-            task.task_arn.rsplit('/').next().unwrap_or_default()
-        );
+        let runtime_id = format!("{}-{number}", task.task_arn.id());
         record
             .container()
             .into_iter()

@@ -17,6 +17,7 @@ use aws_sdk_dynamodb::Client;
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
+    ecs::TaskId,
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
@@ -253,6 +254,10 @@ impl LaunchStore for DynamoStore {
 }
 
 impl SweepStore for DynamoStore {
+    async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
+        self.of_task(task).await
+    }
+
     /// Newest first.
     async fn launched(
         &self,

@@ -10,7 +10,7 @@ use aws_sdk_ecs::{
     types::{DesiredStatus, Failure},
 };
 use domain::{
-    ecs::{RunTaskInput, Task},
+    ecs::{RunTaskInput, Task, TaskArn},
     id::AttemptId,
     ports::{Described, LaunchError, PortError, Tasks},
     task::TaskDefinition,
@@ -137,21 +137,22 @@ impl Tasks for EcsTasks {
                 output.failures().first().map(unplaced),
             ),
             Err(error) => match conflict(&error) {
-                Some(task_arns) => {
-                    answer::existing(self.describe_tasks(task_arns).await?, &Fault::of(&error))
+                Some(arns) => {
+                    let arns: Vec<_> = arns.iter().map(|arn| TaskArn::from(arn.as_str())).collect();
+                    answer::existing(self.describe_tasks(&arns).await?, &Fault::of(&error))
                 }
                 None => Err(answer::refusal(&Fault::of(&error))),
             },
         }
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
+    async fn stop_task(&self, task_arn: &TaskArn, reason: &str) -> Result<(), PortError> {
         let reason: String = reason.chars().take(REASON_MAX).collect();
         let call = self
             .client
             .stop_task()
             .cluster(&self.cluster)
-            .task(task_arn)
+            .task(task_arn.as_str())
             .reason(reason);
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(_) => Ok(()),
@@ -160,7 +161,7 @@ impl Tasks for EcsTasks {
         }
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, task_arns: &[TaskArn]) -> Result<Described, PortError> {
         if task_arns.is_empty() {
             return Ok(Described::default());
         }
@@ -168,7 +169,7 @@ impl Tasks for EcsTasks {
             .client
             .describe_tasks()
             .cluster(&self.cluster)
-            .set_tasks(Some(task_arns.to_vec()));
+            .set_tasks(Some(task_arns.iter().map(ToString::to_string).collect()));
         let output = call.send().await.map_err(failed(SERVICE))?;
         let missing = output
             .failures()
@@ -177,17 +178,17 @@ impl Tasks for EcsTasks {
             .filter_map(|failure| failure.arn());
         Ok(Described {
             tasks: output.tasks().iter().map(shape::task).collect(),
-            missing: missing.map(str::to_owned).collect(),
+            missing: missing.map(TaskArn::from).collect(),
         })
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         let mut arns = self.list(started_by, DesiredStatus::Running).await?;
         // In this order, a task that stops in between is listed twice, not missed.
         arns.extend(self.list(started_by, DesiredStatus::Stopped).await?);
         arns.sort_unstable();
         arns.dedup();
-        Ok(arns)
+        Ok(arns.into_iter().map(TaskArn::from).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removes a record of a stack that cannot be read.
 
 use aws::{dynamo::DynamoStore, ecs::EcsTasks, system::System};
-use domain::{forget::Forgotten, id::ExecutionId};
+use domain::{ecs::TaskArn, forget::Forgotten, id::ExecutionId};
 use pipeline::forget;
 pub use pipeline::forget::{ForgetError, Unreadable};
 
@@ -39,10 +39,10 @@ impl Records {
     /// # Errors
     /// As [`forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        let stop = async |task_arn: &str| forget::stop(&self.tasks, &System, task_arn).await;
+        let stop = async |task_arn: &TaskArn| forget::stop(&self.tasks, &System, task_arn).await;
         forget::remove(
             id,
-            async |stopped: Option<&str>| self.store.forget(id, stopped).await,
+            async |stopped: Option<&TaskArn>| self.store.forget(id, stopped).await,
             stop,
         )
         .await

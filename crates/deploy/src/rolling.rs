@@ -8,7 +8,7 @@ use crate::{
     Account,
     bucket::CodeBucket,
     indexes::{IndexPlan, IndexStep, plan},
-    install::{InstallError, StackChange},
+    install::outcome::{InstallError, StackChange},
     stack::{Setting, StackProgress, StackSettings, StackView, Stacks},
     table::Table,
     template::Template,

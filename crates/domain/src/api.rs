@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    ecs::TaskArn,
     execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     group::{
         GroupCancel, GroupRerun,
@@ -246,7 +247,7 @@ pub struct AttemptView {
     /// The capacity it ran on: `spot`, `on-demand`, `machine`.
     pub capacity: String,
     /// The ARN of its task.
-    pub task_arn: Option<String>,
+    pub task_arn: Option<TaskArn>,
     /// Its log stream.
     pub log_stream: Option<String>,
     /// When `RunTask` was called.
@@ -273,7 +274,7 @@ impl From<&Attempt> for AttemptView {
             }
             .into(),
             task_arn: attempt.task_arn.clone(),
-            log_stream: attempt.task_arn.as_deref().map(crate::task::log_stream),
+            log_stream: attempt.task_arn.as_ref().map(TaskArn::log_stream),
             launched_at: attempt.launched_at,
             started_at: attempt.started_at(),
             stopped_at: end.map(|end| end.at),

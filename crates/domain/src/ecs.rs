@@ -10,15 +10,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Timestamp, id::AttemptId};
 
+mod task_arn;
+mod task_status;
+
+pub use task_arn::{STREAM_PREFIX, TaskArn, TaskId};
+pub use task_status::TaskStatus;
+
 /// The `detail-type` of the events that the state tracker reads.
 pub const TASK_STATE_CHANGE: &str = "ECS Task State Change";
 
-/// The `lastStatus` of a task that runs.
-pub const RUNNING: &str = "RUNNING";
-/// The `lastStatus` of a task whose containers have ended and whose resources are being released.
-pub const DEPROVISIONING: &str = "DEPROVISIONING";
-/// The `lastStatus` of a task that has ended.
-pub const STOPPED: &str = "STOPPED";
 /// The name of the only container of each task. It is a part of its log stream's name.
 pub const CONTAINER: &str = "main";
 
@@ -31,15 +31,15 @@ pub const CONTAINER: &str = "main";
     reason = "the fields are ECS's, documented in its API reference under Task"
 )]
 pub struct Task {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub task_arn: String,
+    #[serde(skip_serializing_if = "TaskArn::is_empty")]
+    pub task_arn: TaskArn,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster_arn: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task_definition_arn: String,
-    pub last_status: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub desired_status: String,
+    pub last_status: TaskStatus,
+    #[serde(skip_serializing_if = "TaskStatus::is_empty")]
+    pub desired_status: TaskStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_status: Option<String>,
+    pub last_status: Option<TaskStatus>,
     /// Absent when the container never ran; an absent code is not zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     Timestamp,
-    ecs::{RunTaskInput, Task},
+    ecs::{RunTaskInput, Task, TaskArn, TaskStatus},
     id::{AttemptId, ExecutionId},
     key::Role,
     limit::{Allocation, CapacityPool, LimitKey},
@@ -366,7 +366,7 @@ pub struct Attempt {
     /// token.
     pub refusals: u32,
     /// The task, once known.
-    pub task_arn: Option<String>,
+    pub task_arn: Option<TaskArn>,
     /// The newest snapshot of the task.
     pub task: Option<Task>,
     /// The facts from the marker lines.
@@ -465,7 +465,7 @@ impl Attempt {
             || self
                 .task
                 .as_ref()
-                .is_some_and(|task| task.last_status == crate::ecs::STOPPED)
+                .is_some_and(|task| task.last_status == TaskStatus::Stopped)
     }
 
     /// Whether its outcome can only be known from its log: the task stopped, but the script's last
@@ -660,7 +660,7 @@ impl Execution {
         self.attempts
             .last()?
             .task_arn
-            .as_deref()
-            .map(crate::task::log_stream)
+            .as_ref()
+            .map(TaskArn::log_stream)
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
+    ecs::{TaskArn, TaskId},
     execution::ExecutionStatus,
     id::ExecutionId,
     limit::{Allocation, CapacityPool, LimitKey},
@@ -46,7 +47,7 @@ pub struct RawAttempt {
     /// Whether `RunTask` was called or about to be called for it.
     pub launched: bool,
     /// The ARN of its task.
-    pub task_arn: Option<String>,
+    pub task_arn: Option<TaskArn>,
     /// Whether it is closed.
     pub closed: bool,
 }
@@ -60,7 +61,7 @@ impl RawAttempt {
         Self {
             cpu: form.get("cpu").and_then(whole),
             launched: is_there(input) || is_there(arn),
-            task_arn: form.get(arn).and_then(Value::as_str).map(str::to_owned),
+            task_arn: form.get(arn).and_then(Value::as_str).map(TaskArn::from),
             closed: is_there("closed"),
         }
     }
@@ -116,9 +117,9 @@ pub struct Traces {
     /// The facts that are not known.
     pub untold: Vec<Untold>,
     /// The task of the last attempt that has one and is not closed.
-    pub open_task: Option<String>,
+    pub open_task: Option<TaskArn>,
     /// The last part of the ARN of each task.
-    pub task_ids: Vec<String>,
+    pub task_ids: Vec<TaskId>,
 }
 
 impl RawRecord {
@@ -216,11 +217,8 @@ impl Traces {
     fn note_tasks(&mut self, attempts: &[RawAttempt]) {
         let arns = attempts
             .iter()
-            .filter_map(|attempt| attempt.task_arn.as_deref());
-        self.task_ids = arns
-            .filter_map(|arn| arn.rsplit('/').next())
-            .map(str::to_owned)
-            .collect();
+            .filter_map(|attempt| attempt.task_arn.as_ref());
+        self.task_ids = arns.map(TaskArn::id).collect();
         let open = attempts.iter().rev().filter(|attempt| !attempt.closed);
         self.open_task = open.filter_map(|attempt| attempt.task_arn.clone()).next();
         let is_unanswered = |attempt: &RawAttempt| {
@@ -247,7 +245,7 @@ pub enum Forgetting {
     /// has stopped.
     Runs {
         /// The ARN of the task.
-        task_arn: String,
+        task_arn: TaskArn,
     },
     /// The record can be read, and stays.
     Readable,
@@ -265,7 +263,7 @@ pub struct Forgotten {
     /// The facts that were not known, so that what they are about was not released.
     pub untold: Vec<Untold>,
     /// The task that was stopped for the removal.
-    pub task_arn: Option<String>,
+    pub task_arn: Option<TaskArn>,
 }
 
 #[cfg(test)]
@@ -326,10 +324,13 @@ mod tests {
             ["lock:deploy=1", "group:nightly=1", "pool:fargate-spot=512"]
         );
         assert_eq!(
-            (traces.open_task.as_deref(), traces.untold.as_slice()),
+            (
+                traces.open_task.as_ref().map(TaskArn::as_str),
+                traces.untold.as_slice()
+            ),
             (Some(ARN), &[][..])
         );
-        assert_eq!(traces.task_ids, ["1", "0f9d"]);
+        assert_eq!(traces.task_ids, ["1", "0f9d"].map(TaskId::from));
     }
 
     #[test]

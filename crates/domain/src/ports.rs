@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use crate::{
     Timestamp,
     announcement::Announcement,
-    ecs::{RunTaskInput, Task},
+    ecs::{RunTaskInput, Task, TaskArn, TaskId},
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
@@ -241,6 +241,12 @@ pub trait LaunchStore: ReadStore {
 
 /// What the sweep reads and corrects: everything that is under way, whatever it waits for.
 pub trait SweepStore: WriteStore {
+    /// Returns the execution that this task was started for.
+    fn of_task(
+        &self,
+        task: &TaskId,
+    ) -> impl Future<Output = Result<Option<ExecutionId>, PortError>> + Send;
+
     /// Returns a page of the executions that are launching or running, in no particular order.
     fn launched(
         &self,
@@ -404,7 +410,7 @@ pub struct Described {
     /// The tasks that ECS knows.
     pub tasks: Vec<Task>,
     /// The ARNs that ECS does not know, or no longer knows.
-    pub missing: Vec<String>,
+    pub missing: Vec<TaskArn>,
 }
 
 /// ECS, or its replacement outside AWS.
@@ -423,19 +429,19 @@ pub trait Tasks: Send + Sync {
     /// stopped or is unknown.
     fn stop_task(
         &self,
-        task_arn: &str,
+        task_arn: &TaskArn,
         reason: &str,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
     /// Describes up to 100 tasks (ECS API reference, `DescribeTasks`).
     fn describe_tasks(
         &self,
-        task_arns: &[String],
+        task_arns: &[TaskArn],
     ) -> impl Future<Output = Result<Described, PortError>> + Send;
     /// Returns the ARNs of the tasks that an attempt started, running and stopped.
     fn list_tasks(
         &self,
         started_by: &AttemptId,
-    ) -> impl Future<Output = Result<Vec<String>, PortError>> + Send;
+    ) -> impl Future<Output = Result<Vec<TaskArn>, PortError>> + Send;
 }
 
 /// The source of the account's quotas.

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
     execution::Execution,
-    git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitAccess},
+    git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN},
+    git_access::GitAccess,
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
     request::{
@@ -21,9 +22,6 @@ use crate::{
 /// The most characters of a task's overrides, JSON punctuation included (ECS API reference,
 /// `RunTask`, `overrides`).
 pub const OVERRIDES_MAX: usize = 8192;
-/// The prefix of log streams: awslogs names a stream `prefix/container/task-id` (DESIGN §6).
-pub const STREAM_PREFIX: &str = "task";
-
 /// A task definition: the parts of a task that `RunTask` cannot override, so that it is cached by
 /// them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,25 +130,6 @@ fn git_secret(name: &str) -> Option<SecretMapping> {
         name: variable.into(),
         value_from: name.into(),
     })
-}
-
-/// The log stream of a task, by the task's ARN.
-#[must_use]
-pub fn log_stream(task_arn: &str) -> String {
-    let task_id = task_arn.rsplit('/').next().unwrap_or(task_arn);
-    format!("{STREAM_PREFIX}/{CONTAINER}/{task_id}")
-}
-
-/// The id of the task that writes to this log stream; `None` if the stream belongs to no task of
-/// mycli.
-#[must_use]
-pub fn of_log_stream(stream: &str) -> Option<&str> {
-    let rest = stream
-        .strip_prefix(STREAM_PREFIX)?
-        .strip_prefix('/')?
-        .strip_prefix(CONTAINER)?
-        .strip_prefix('/')?;
-    Some(rest).filter(|task_id| !task_id.is_empty() && !task_id.contains('/'))
 }
 
 /// The input of `RunTask` for the next attempt of an execution.

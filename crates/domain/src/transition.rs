@@ -12,7 +12,7 @@ use crate::{
     Timestamp,
     backoff::Backoff,
     cause::{self, Cause},
-    ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
+    ecs::{RunTaskInput, StopCode, Task, TaskStatus},
     execution::{
         Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
         RepeatedCall, State,
@@ -354,7 +354,7 @@ impl Execution {
         let is_its_own = attempt.task_arn.as_ref() == Some(&task.task_arn);
         // An old event of a task that is stopped needs no action.
         let given_up = !attempt.is_open() && !attempt.is_stopped() && self.cancel.is_some();
-        task.desired_status != STOPPED && (!is_its_own || given_up)
+        task.desired_status != TaskStatus::Stopped && (!is_its_own || given_up)
     }
 
     /// Ends it as failed, because no limit here will ever admit its request.
@@ -717,7 +717,7 @@ impl Attempt {
     fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
         match observation {
             Observation::Task(task) => {
-                task.last_status == RUNNING
+                task.last_status == TaskStatus::Running
                     && self.task.is_some()
                     && self.markers.started_at.is_some()
             }
@@ -741,7 +741,7 @@ impl Attempt {
         said || self
             .task
             .as_ref()
-            .is_some_and(|task| task.last_status == RUNNING)
+            .is_some_and(|task| task.last_status == TaskStatus::Running)
     }
 
     fn failed_to_start(&self) -> bool {
@@ -793,7 +793,7 @@ fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
 mod tests {
     use super::*;
     use crate::{
-        git::GitAccess,
+        git_access::GitAccess,
         quota::Quotas,
         request::{Defaults, SubmitRequest},
         settings::Settings,
@@ -1321,7 +1321,7 @@ mod tests {
             ..stopped(9, StopCode::UserInitiated, Some(143))
         };
         let runs = Task {
-            desired_status: RUNNING.into(),
+            desired_status: TaskStatus::Running,
             ..other.clone()
         };
         let waits = put_back(&first, at(2));
@@ -1340,7 +1340,7 @@ mod tests {
             !known.is_stray(
                 1,
                 &Task {
-                    desired_status: STOPPED.into(),
+                    desired_status: TaskStatus::Stopped,
                     ..other
                 }
             ),

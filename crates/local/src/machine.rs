@@ -16,6 +16,7 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
 use domain::{
     api::Problem,
+    ecs::TaskArn,
     forget::Forgotten,
     id::ExecutionId,
     key::{ApiKey, Caller, KeyRecord, Role},
@@ -587,16 +588,16 @@ impl Machine {
             tasks,
             ..
         } = &self.parts.worker;
-        let stop = async |task_arn: &str| {
+        let stop = async |task_arn: &TaskArn| {
             tasks.stop_task(task_arn, forget::REASON).await?;
-            if let Some(task) = self.parts.database.task(task_arn).await? {
+            if let Some(task) = self.parts.database.task(task_arn.as_str()).await? {
                 self.parts.workers.wake(&task.worker);
             }
             forget::stop(tasks, &System, task_arn).await
         };
         let forgotten = forget::remove(
             id,
-            async |stopped: Option<&str>| store.forget(id, stopped).await,
+            async |stopped: Option<&TaskArn>| store.forget(id, stopped).await,
             stop,
         )
         .await?;

@@ -4,6 +4,7 @@
 
 use domain::{
     Timestamp,
+    ecs::{TaskArn, TaskId},
     execution::{BacklogEntry, Execution},
     forget::Forgetting,
     group::GroupWork,
@@ -78,13 +79,11 @@ impl LocalStore {
     pub async fn forget(
         &self,
         id: &ExecutionId,
-        stopped: Option<&str>,
+        stopped: Option<&TaskArn>,
     ) -> Result<Forgetting, PortError> {
-        let (id, stopped) = (id.clone(), stopped.map(str::to_owned));
+        let (id, stopped) = (id.clone(), stopped.cloned());
         self.database
-            .write(SERVICE, move |db| {
-                forget::forget(db, &id, stopped.as_deref())
-            })
+            .write(SERVICE, move |db| forget::forget(db, &id, stopped.as_ref()))
             .await
     }
 
@@ -374,6 +373,15 @@ impl LaunchStore for LocalStore {
 }
 
 impl SweepStore for LocalStore {
+    async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
+        let task = task.clone();
+        let id = self
+            .database
+            .read(SERVICE, move |db| history::of_task(db, &task))
+            .await?;
+        id.map(|id| columns::id(&id)).transpose()
+    }
+
     /// Returns this worker's launched executions, oldest first.
     async fn launched(
         &self,

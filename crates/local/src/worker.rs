@@ -10,13 +10,12 @@ use aws_lambda_events::{
     sqs::{SqsBatchResponse, SqsEvent, SqsMessage},
 };
 use domain::{
-    ecs::{TASK_STATE_CHANGE, Task},
+    ecs::{TASK_STATE_CHANGE, Task, TaskArn},
     execution::Execution,
     history::Cursor,
     message::{Message, QueueName},
     ports::{Clock, LogLine, PortError, Queue, SweepStore},
     settings::Settings,
-    task,
 };
 use futures_util::future::join_all;
 use pipeline::{
@@ -401,7 +400,7 @@ fn task_event(task: &Task) -> EventBridgeEvent<Task> {
     event.detail_type = TASK_STATE_CHANGE.into();
     event.source = "aws.ecs".into();
     event.time = Some(System.now());
-    event.resources = Some(vec![task.task_arn.clone()]);
+    event.resources = Some(vec![task.task_arn.to_string()]);
     event.detail = task.clone();
     event
 }
@@ -412,7 +411,7 @@ fn logs_event(arn: &str, lines: &[LogLine], settings: &Settings) -> LogsEvent {
     let data = &mut event.aws_logs.data;
     data.message_type = DATA_MESSAGE.into();
     data.log_group.clone_from(&settings.log_group);
-    data.log_stream = task::log_stream(arn);
+    data.log_stream = TaskArn::from(arn).log_stream();
     data.log_events = lines
         .iter()
         .enumerate()

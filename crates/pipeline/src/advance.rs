@@ -1,13 +1,19 @@
-//! The one way in which a record changes: load it, decide, write it if it is unchanged, and send
-//! the wakeups that follow.
+//! The one way in which something stored changes: load it, decide, write it if it is unchanged, and
+//! decide again if another writer was faster. A changed execution also sends the wakeups that
+//! follow.
+
+use std::marker::PhantomData;
 
 use domain::{
     Timestamp,
     execution::Execution,
+    group::GroupWork,
     id::ExecutionId,
     limit::LimitKey,
     message::{Message, Outgoing},
-    ports::{PortError, Queue, UpdateError, WriteStore},
+    ports::{LaunchStore, PortError, Queue, UpdateError, WriteStore},
+    request::Name,
+    scheduler::state::LimitState,
 };
 
 /// How often a decision is made again because another writer was faster. Each conflict means that
@@ -17,8 +23,211 @@ const CONFLICTS_MAX: usize = 64;
 /// The longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
 const DELAY_MAX: i64 = 900;
 
-/// Loads an execution, decides, and writes the decision. Decides again when another writer was
-/// faster.
+/// Something stored that is replaced only if it is unchanged.
+pub(crate) trait Stored {
+    /// Its value.
+    type Value: Send + Sync;
+
+    /// Whether it is only advice, so that a change may be dropped where others are faster again and
+    /// again.
+    const IS_ADVICE: bool = false;
+
+    /// Returns the value as it is stored.
+    fn read(&self) -> impl Future<Output = Result<Option<Self::Value>, PortError>> + Send;
+
+    /// Replaces the value. Returns the value as written, or `None` if another writer was faster.
+    fn replace(
+        &self,
+        before: Option<&Self::Value>,
+        after: Self::Value,
+    ) -> impl Future<Output = Result<Option<Self::Value>, PortError>> + Send;
+
+    /// What it is, for an error.
+    fn name(&self) -> String;
+}
+
+/// The outcome of a change.
+#[derive(Debug)]
+pub(crate) enum Changed<T> {
+    /// The change was made.
+    Yes {
+        /// The value before the change; `None` if there was none.
+        before: Option<Box<T>>,
+        /// The value as written.
+        after: Box<T>,
+    },
+    /// There was nothing to change. The value as it is, if there is one.
+    No(Option<Box<T>>),
+}
+
+impl<T> Default for Changed<T> {
+    fn default() -> Self {
+        Self::No(None)
+    }
+}
+
+impl<T> Changed<T> {
+    /// The value as it stands now.
+    pub(crate) fn now(self) -> Option<T> {
+        match self {
+            Self::Yes { after, .. } => Some(*after),
+            Self::No(found) => found.map(|found| *found),
+        }
+    }
+}
+
+/// Changes something stored. A `None` from `decide` leaves it as it is.
+///
+/// # Errors
+/// When the store does not answer, or other writers are faster again and again.
+pub(crate) async fn change<S: Stored + Sync>(
+    stored: &S,
+    decide: impl Fn(Option<&S::Value>) -> Option<S::Value> + Send + Sync,
+) -> Result<Changed<S::Value>, PortError> {
+    change_from(stored, stored.read().await?, decide).await
+}
+
+/// Does the same as [`change`] for a value that was just read or written. If that value is out of
+/// date by now, it is read again.
+///
+/// # Errors
+/// As [`change`].
+pub(crate) async fn change_from<S: Stored + Sync>(
+    stored: &S,
+    mut before: Option<S::Value>,
+    decide: impl Fn(Option<&S::Value>) -> Option<S::Value> + Send + Sync,
+) -> Result<Changed<S::Value>, PortError> {
+    for _ in 0..CONFLICTS_MAX {
+        let Some(after) = decide(before.as_ref()) else {
+            return Ok(Changed::No(before.map(Box::new)));
+        };
+        if let Some(written) = stored.replace(before.as_ref(), after).await? {
+            return Ok(Changed::Yes {
+                before: before.map(Box::new),
+                after: Box::new(written),
+            });
+        }
+        before = stored.read().await?;
+    }
+    if S::IS_ADVICE {
+        return Ok(Changed::No(before.map(Box::new)));
+    }
+    Err(PortError::unavailable(
+        "the store",
+        format!(
+            "{} was changed by others {CONFLICTS_MAX} times in a row",
+            stored.name()
+        ),
+    ))
+}
+
+/// The record of an execution.
+struct ExecutionRecord<'a, S> {
+    store: &'a S,
+    id: &'a ExecutionId,
+}
+
+impl<S: WriteStore> Stored for ExecutionRecord<'_, S> {
+    type Value = Execution;
+
+    async fn read(&self) -> Result<Option<Execution>, PortError> {
+        self.store.load(self.id).await
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&Execution>,
+        after: Execution,
+    ) -> Result<Option<Execution>, PortError> {
+        let Some(before) = before else {
+            return Ok(None);
+        };
+        match self.store.update(before, after, &[]).await {
+            Ok(written) => Ok(Some(written)),
+            Err(UpdateError::Conflict) => Ok(None),
+            Err(UpdateError::Full(key)) => Err(PortError::invalid(
+                "the store",
+                format!("{key} used up without an admission"),
+            )),
+            Err(UpdateError::Failed(error)) => Err(error),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// The stored state of a limit.
+pub(crate) struct StateOfLimit<'a, S> {
+    pub(crate) store: &'a S,
+    pub(crate) key: &'a LimitKey,
+}
+
+impl<S: LaunchStore> Stored for StateOfLimit<'_, S> {
+    type Value = LimitState;
+
+    const IS_ADVICE: bool = true;
+
+    async fn read(&self) -> Result<Option<LimitState>, PortError> {
+        self.store.limit_state(self.key).await.map(Some)
+    }
+
+    async fn replace(
+        &self,
+        before: Option<&LimitState>,
+        after: LimitState,
+    ) -> Result<Option<LimitState>, PortError> {
+        let before = before.cloned().unwrap_or_default();
+        let is_written = self
+            .store
+            .set_limit_state(self.key, &before, after.clone())
+            .await?;
+        Ok(is_written.then_some(after))
+    }
+
+    fn name(&self) -> String {
+        format!("the state of {}", self.key)
+    }
+}
+
+/// The work of one kind on a group.
+pub(crate) struct WorkOnGroup<'a, S, W> {
+    store: &'a S,
+    group: &'a Name,
+    work: PhantomData<W>,
+}
+
+impl<'a, S, W> WorkOnGroup<'a, S, W> {
+    pub(crate) fn new(store: &'a S, group: &'a Name) -> Self {
+        Self {
+            store,
+            group,
+            work: PhantomData,
+        }
+    }
+}
+
+impl<S: WriteStore, W: GroupWork> Stored for WorkOnGroup<'_, S, W> {
+    type Value = W;
+
+    async fn read(&self) -> Result<Option<W>, PortError> {
+        self.store.group_work(self.group).await
+    }
+
+    /// The condition is the revision of `after`, which each change takes over from `before`.
+    async fn replace(&self, _: Option<&W>, after: W) -> Result<Option<W>, PortError> {
+        let is_written = self.store.set_group_work(&after).await?;
+        Ok(is_written.then_some(after))
+    }
+
+    fn name(&self) -> String {
+        format!("the {} of group {}", W::WHAT, self.group)
+    }
+}
+
+/// Loads an execution, decides, writes the decision, and sends the wakeups that follow. Decides
+/// again when another writer was faster.
 ///
 /// Returns the record as it stands afterwards (changed or not), or `None` if there is no such
 /// execution.
@@ -37,102 +246,54 @@ where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
     match store.load(id).await? {
-        Some(before) => advance_from(store, queue, now, before, decide).await,
+        Some(before) => advance_from(store, queue, now, before, decide)
+            .await
+            .map(Changed::now),
         None => Ok(None),
     }
 }
 
 /// Does the same as [`advance`] for a record that was just loaded or written. If that record is out
-/// of date by now, it is loaded again.
+/// of date by now, it is loaded again. The result says whether it was changed.
 ///
 /// # Errors
 /// As [`advance`].
-pub async fn advance_from<F>(
+pub(crate) async fn advance_from<F>(
     store: &impl WriteStore,
     queue: &impl Queue,
     now: Timestamp,
     before: Execution,
     decide: F,
-) -> Result<Option<Execution>, PortError>
+) -> Result<Changed<Execution>, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
-    match change(store, before, decide).await? {
-        Changed::Yes { before, after } => wake(store, queue, now, &before, &after)
-            .await
-            .map(|()| Some(*after)),
-        Changed::No(execution) => Ok(execution.map(|execution| *execution)),
+    let changed = advance_quietly(store, before, decide).await?;
+    if let Changed::Yes {
+        before: Some(before),
+        after,
+    } = &changed
+    {
+        wake(store, queue, now, before, after).await?;
     }
-}
-
-/// The outcome of a change.
-pub(crate) enum Changed {
-    /// The change was made.
-    Yes {
-        /// The record before the change.
-        before: Box<Execution>,
-        /// The record as written.
-        after: Box<Execution>,
-    },
-    /// There was nothing to change, or the record is gone.
-    No(Option<Box<Execution>>),
+    Ok(changed)
 }
 
 /// Changes a record without sending wakeups, for changes that release nothing that others wait for.
-pub(crate) async fn change<F>(
+///
+/// # Errors
+/// As [`advance`].
+pub(crate) async fn advance_quietly<F>(
     store: &impl WriteStore,
-    mut before: Execution,
+    before: Execution,
     decide: F,
-) -> Result<Changed, PortError>
+) -> Result<Changed<Execution>, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
     let id = before.id.clone();
-    for _ in 0..CONFLICTS_MAX {
-        let Some(after) = decide(&before) else {
-            return Ok(Changed::No(Some(Box::new(before))));
-        };
-        match store.update(&before, after, &[]).await {
-            Ok(written) => {
-                return Ok(Changed::Yes {
-                    before: Box::new(before),
-                    after: Box::new(written),
-                });
-            }
-            Err(UpdateError::Conflict) => {}
-            Err(UpdateError::Full(key)) => {
-                return Err(PortError::invalid(
-                    "the store",
-                    format!("{key} used up without an admission"),
-                ));
-            }
-            Err(UpdateError::Failed(error)) => return Err(error),
-        }
-        match store.load(&id).await? {
-            Some(newer) => before = newer,
-            None => return Ok(Changed::No(None)),
-        }
-    }
-    Err(PortError::unavailable(
-        "the store",
-        format!("{id} was changed by others {CONFLICTS_MAX} times in a row"),
-    ))
-}
-
-/// Writes one change and sends the wakeups that follow from it.
-///
-/// # Errors
-/// As [`WriteStore::update`]. A lost wakeup is repaired by the sweep.
-pub async fn commit(
-    store: &impl WriteStore,
-    queue: &impl Queue,
-    now: Timestamp,
-    before: &Execution,
-    after: Execution,
-) -> Result<Execution, UpdateError> {
-    let written = store.update(before, after, &[]).await?;
-    wake(store, queue, now, before, &written).await?;
-    Ok(written)
+    let record = ExecutionRecord { store, id: &id };
+    change_from(&record, Some(before), |record| decide(record?)).await
 }
 
 /// Sends a wakeup for each backlog that waits for something this change released, and a delayed one

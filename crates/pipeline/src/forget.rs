@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 use domain::{
     api::Problem,
-    ecs::STOPPED,
+    ecs::{TaskArn, TaskStatus},
     error::PortError,
     forget::{Forgetting, Forgotten},
     id::ExecutionId,
@@ -40,7 +40,7 @@ pub enum ForgetError {
     #[error(
         "the task {0} was told to stop and still runs, so nothing was removed; try again in a minute"
     )]
-    Runs(String),
+    Runs(TaskArn),
     /// The store does not answer, or denies access.
     #[error(transparent)]
     Store(#[from] PortError),
@@ -83,12 +83,12 @@ pub async fn look(store: &impl ReadStore, text: &str) -> Result<Unreadable, Forg
 /// `forget` and `stop`.
 pub async fn remove(
     id: &ExecutionId,
-    forget: impl AsyncFn(Option<&str>) -> Result<Forgetting, PortError>,
-    stop: impl AsyncFn(&str) -> Result<(), ForgetError>,
+    forget: impl AsyncFn(Option<&TaskArn>) -> Result<Forgetting, PortError>,
+    stop: impl AsyncFn(&TaskArn) -> Result<(), ForgetError>,
 ) -> Result<Forgotten, ForgetError> {
-    let mut stopped: Option<String> = None;
+    let mut stopped: Option<TaskArn> = None;
     loop {
-        match forget(stopped.as_deref()).await? {
+        match forget(stopped.as_ref()).await? {
             Forgetting::Forgotten(forgotten) => return Ok(forgotten),
             Forgetting::Runs { task_arn } => {
                 stop(&task_arn).await?;
@@ -107,18 +107,23 @@ pub async fn remove(
 pub async fn stop(
     tasks: &impl Tasks,
     clock: &impl Clock,
-    task_arn: &str,
+    task_arn: &TaskArn,
 ) -> Result<(), ForgetError> {
     tasks.stop_task(task_arn, REASON).await?;
     let end = clock.now() + PATIENCE;
     while clock.now() < end {
-        let seen = tasks.describe_tasks(&[task_arn.to_owned()]).await?;
-        if !seen.missing.is_empty() || seen.tasks.iter().any(|task| task.last_status == STOPPED) {
+        let seen = tasks.describe_tasks(std::slice::from_ref(task_arn)).await?;
+        if !seen.missing.is_empty()
+            || seen
+                .tasks
+                .iter()
+                .any(|task| task.last_status == TaskStatus::Stopped)
+        {
             return Ok(());
         }
         clock.sleep(PAUSE).await;
     }
-    Err(ForgetError::Runs(task_arn.to_owned()))
+    Err(ForgetError::Runs(task_arn.clone()))
 }
 
 fn readable(id: &ExecutionId) -> ForgetError {

@@ -25,7 +25,7 @@ use domain::{
         state::{BacklogState, LimitState},
     },
     settings::Settings,
-    stored, task,
+    stored,
 };
 
 use crate::{
@@ -285,10 +285,10 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         };
         let writes = attempt.may_have_output();
         // A log may begin before the task is known to run.
-        let page = match attempt.task_arn.as_deref() {
+        let page = match attempt.task_arn.as_ref() {
             Some(arn) => {
                 self.logs
-                    .read(&task::log_stream(arn), from.stream.as_deref())
+                    .read(&arn.log_stream(), from.stream.as_deref())
                     .await?
             }
             None => LogPage::default(),

@@ -7,7 +7,7 @@ use aws_lambda_events::{cloudwatch_logs::LogsEvent, dynamodb, eventbridge::Event
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::Task,
+    ecs::{Task, TaskArn, TaskId},
     execution::{Attempt, Execution},
     group::{GroupCancel, GroupRerun, GroupWork},
     history::Cursor,
@@ -17,7 +17,6 @@ use domain::{
     message::Message,
     ports::{AccountQuotas, Clock, LaunchStore, Logs, PortError, Queue, SweepStore, Tasks},
     settings::Settings,
-    task,
     transition::Observation,
 };
 
@@ -169,7 +168,7 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
     pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), PortError> {
         let data = &event.aws_logs.data;
         let stream =
-            task::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
+            TaskId::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
         let Some(task_id) = stream else {
             tracing::info!(
                 kind = data.message_type,
@@ -178,21 +177,20 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
             );
             return Ok(());
         };
-        let found = self.store.find(task_id, 1).await?;
-        let Some(id) = found.first() else {
+        let Some(id) = self.store.of_task(&task_id).await? else {
             return Err(PortError::unavailable(
                 "the store",
                 format!("no execution is on record for task {task_id} yet"),
             ));
         };
-        let Some(execution) = passed_over(self.store.load(id).await)? else {
+        let Some(execution) = passed_over(self.store.load(&id).await)? else {
             return Ok(());
         };
         let mine = |attempt: &&domain::execution::Attempt| {
             attempt
                 .task_arn
-                .as_deref()
-                .is_some_and(|arn| task::log_stream(arn) == data.log_stream)
+                .as_ref()
+                .is_some_and(|arn| arn.log_stream() == data.log_stream)
         };
         let Some(attempt) = execution.attempts.iter().find(mine) else {
             return Ok(());
@@ -209,7 +207,10 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         let (number, now) = (attempt.number, self.system.now());
         let seen =
             |execution: &Execution| execution.observe(number, &Observation::Markers(&said), now);
-        match advance_from(self.store, self.queue, now, execution, seen).await? {
+        match advance_from(self.store, self.queue, now, execution, seen)
+            .await?
+            .now()
+        {
             Some(execution) => self.read_last_words(&execution).await,
             None => Ok(()),
         }
@@ -230,7 +231,7 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         if let Observation::Task(task) = observation
             && execution.is_stray(attempt.number(), task)
         {
-            tracing::warn!(%attempt, task = task.task_arn, "a task that is not wanted is stopped");
+            tracing::warn!(%attempt, task = %task.task_arn, "a task that is not wanted is stopped");
             self.tasks
                 .stop_task(&task.task_arn, &execution.stop_reason())
                 .await?;
@@ -393,14 +394,14 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         let tasks: HashMap<_, _> = described
             .tasks
             .iter()
-            .map(|task| (&*task.task_arn, task))
+            .map(|task| (&task.task_arn, task))
             .collect();
         let mut failure = None;
         for (execution, attempt, arn) in known {
             // ECS is eventually consistent: a task that was just started may not be listed yet.
             let surely_listed = now - attempt.last_called_at()
                 >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
-            let observation = match tasks.get(arn.as_str()) {
+            let observation = match tasks.get(arn) {
                 Some(task) => Some(Observation::Task(task)),
                 None if surely_listed && described.missing.contains(arn) => Some(Observation::Gone),
                 None => None,
@@ -444,7 +445,7 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
     }
 
     /// Stops a task that is past its time, or that was cancelled and still runs.
-    async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), PortError> {
+    async fn enforce(&self, execution: &Execution, task_arn: &TaskArn) -> Result<(), PortError> {
         let now = self.system.now();
         let written = advance(self.store, self.queue, now, &execution.id, |execution| {
             execution.overdue(now)

@@ -10,9 +10,7 @@ use domain::{
     id::{ExecutionId, Submission},
     key::{ApiKey, Caller, Role},
     message::Message,
-    ports::{
-        Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, UpdateError, WriteStore,
-    },
+    ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, WriteStore},
     principal::Principal,
     request::{Changes, FieldError, LaunchRequest, Name, SubmitRequest},
     settings::Settings,
@@ -21,7 +19,7 @@ use domain::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    advance,
+    advance::{Changed, advance_from},
     auth::{self, Auth},
     http::{self, Route},
     intake::{CLAIM, Intake, backlog_of},
@@ -55,14 +53,6 @@ pub struct Submit<'a, S, K, Q, X, A> {
     pub auth: &'a Auth,
     /// The installation's settings.
     pub settings: &'a Settings,
-}
-
-/// Why an execution is not cancelled.
-enum NotCancelled {
-    /// It has already ended, with this status.
-    Final(ExecutionStatus),
-    /// Only a newer release knows how to stop it in this status.
-    NotKnown(ExecutionStatus),
 }
 
 #[derive(Deserialize)]
@@ -269,61 +259,45 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
 
     async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = lookup::resolve(self.store, id).await?;
-        let written = self
-            .try_cancel(caller, &id)
+        let failed = |error: PortError| http::failed(&error);
+        let now = self.system.now();
+        let before = self.store.load(&id).await.map_err(failed)?;
+        let before = before.ok_or_else(|| lookup::not_found(id.as_str()))?;
+        let cancelled = |execution: &Execution| match execution.cancelled(caller, now) {
+            CancelDecision::Changed(after) => Some(*after),
+            CancelDecision::Final(_) | CancelDecision::Asked | CancelDecision::NotKnown(_) => None,
+        };
+        let changed = advance_from(self.store, self.queue, now, before, cancelled)
             .await
-            .map_err(|e| http::failed(&e))?;
-        match written {
-            None => Err(lookup::not_found(id.as_str())),
-            Some(Err(NotCancelled::Final(status))) => Err(Problem::new(
-                409,
-                "already_final",
-                format!("{id} is {status} already; there is nothing to cancel"),
-            )),
-            Some(Err(NotCancelled::NotKnown(status))) => Err(Problem::new(
-                409,
-                "status_not_known",
-                format!(
-                    "{id} is {status}, which this release of mycli does not know; cancel it with a newer one"
-                ),
-            )),
-            Some(Ok(execution)) => {
-                if execution.end().is_none() {
-                    let check = Message::Check { id: id.clone() }.into();
-                    self.queue
-                        .send(vec![check])
-                        .await
-                        .map_err(|e| http::failed(&e))?;
+            .map_err(failed)?;
+        let execution = match changed {
+            Changed::Yes { after, .. } => *after,
+            Changed::No(None) => return Err(lookup::not_found(id.as_str())),
+            Changed::No(Some(execution)) => match execution.cancelled(caller, now) {
+                CancelDecision::Final(status) => {
+                    return Err(Problem::new(
+                        409,
+                        "already_final",
+                        format!("{id} is {status} already; there is nothing to cancel"),
+                    ));
                 }
-                Ok(accepted(&id, execution.status()))
-            }
-        }
-    }
-
-    async fn try_cancel(
-        &self,
-        caller: &Caller,
-        id: &ExecutionId,
-    ) -> Result<Option<Result<Execution, NotCancelled>>, PortError> {
-        loop {
-            let now = self.system.now();
-            let Some(before) = self.store.load(id).await? else {
-                return Ok(None);
-            };
-            let after = match before.cancelled(caller, now) {
-                CancelDecision::Final(status) => return Ok(Some(Err(NotCancelled::Final(status)))),
-                CancelDecision::Asked => return Ok(Some(Ok(before))),
                 CancelDecision::NotKnown(status) => {
-                    return Ok(Some(Err(NotCancelled::NotKnown(status))));
+                    return Err(Problem::new(
+                        409,
+                        "status_not_known",
+                        format!(
+                            "{id} is {status}, which this release of mycli does not know; cancel it with a newer one"
+                        ),
+                    ));
                 }
-                CancelDecision::Changed(after) => *after,
-            };
-            match advance::commit(self.store, self.queue, now, &before, after).await {
-                Ok(written) => return Ok(Some(Ok(written))),
-                Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
-                Err(UpdateError::Failed(error)) => return Err(error),
-            }
+                CancelDecision::Asked | CancelDecision::Changed(_) => *execution,
+            },
+        };
+        if execution.end().is_none() {
+            let check = Message::Check { id: id.clone() }.into();
+            self.queue.send(vec![check]).await.map_err(failed)?;
         }
+        Ok(accepted(&id, execution.status()))
     }
 
     async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {

@@ -8,7 +8,6 @@ use domain::{
     message::{Message, Outgoing},
     ports::{Clock, Logs, PortError, Queue, ReadError, WriteStore},
     settings::Settings,
-    task,
     transition::Observation,
 };
 
@@ -39,9 +38,9 @@ pub(crate) async fn read_log(
         );
         return queue.send(vec![again]).await;
     }
-    let said = match attempt.task_arn.as_deref() {
+    let said = match attempt.task_arn.as_ref() {
         None => Vec::new(),
-        Some(arn) => match markers::read_ends(logs, &task::log_stream(arn), &attempt.nonce).await {
+        Some(arn) => match markers::read_ends(logs, &arn.log_stream(), &attempt.nonce).await {
             // Being throttled is not a failure. SQS delivers a failed message only a few more
             // times, so a delayed check is sent instead.
             Err(ReadError::Throttled) => return queue.send(vec![read_later(&execution.id)]).await,

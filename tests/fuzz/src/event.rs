@@ -6,7 +6,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Attempt, Execution, State},
-    git::GitAccess,
+    git_access::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     quota::Quotas,

@@ -7,7 +7,7 @@ use domain::{
         TaskOverride,
     },
     execution::Execution,
-    git::GitAccess,
+    git_access::GitAccess,
     id::AttemptId,
     ports::{LaunchError, Tasks},
     request::Arch,
@@ -427,7 +427,10 @@ async fn an_attempts_tasks_are_listed_running_and_stopped_page_by_page_each_once
     .await;
     let attempt: AttemptId = ATTEMPT.parse().unwrap();
     let arns = tasks(&stand_in).list_tasks(&attempt).await.unwrap();
-    let digits: Vec<_> = arns.iter().filter_map(|arn| arn.chars().last()).collect();
+    let digits: Vec<_> = arns
+        .iter()
+        .filter_map(|arn| arn.as_str().chars().last())
+        .collect();
     assert_eq!(digits, ['1', '2', '3']);
     for call in stand_in.calls() {
         assert_eq!(call.body["startedBy"], ATTEMPT);
@@ -442,7 +445,10 @@ async fn an_attempts_tasks_are_listed_running_and_stopped_page_by_page_each_once
 async fn a_task_is_stopped_for_a_reason_and_one_that_is_over_is_no_error() {
     let stand_in = StandIn::always(File(400, "task-unknown.json")).await;
     let tasks = tasks(&stand_in);
-    tasks.stop_task(TASK, &"é".repeat(2000)).await.unwrap();
+    tasks
+        .stop_task(&TASK.into(), &"é".repeat(2000))
+        .await
+        .unwrap();
     let body = &stand_in.calls()[0].body;
     assert_eq!(
         (&body["cluster"], &body["task"]),
@@ -455,7 +461,7 @@ async fn a_task_is_stopped_for_a_reason_and_one_that_is_over_is_no_error() {
 async fn a_stop_that_is_not_answered_is_said() {
     let stand_in = StandIn::always(File(500, "server-error.json")).await;
     let error = tasks(&stand_in)
-        .stop_task(TASK, "cancelled")
+        .stop_task(&TASK.into(), "cancelled")
         .await
         .unwrap_err();
     assert_eq!(

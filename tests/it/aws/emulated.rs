@@ -289,10 +289,7 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
         std::slice::from_ref(&task.task_arn)
     );
     let nobody = ExecutionId::new(domain::Timestamp::default(), System.bits()).attempt(1);
-    assert_eq!(
-        tasks.list_tasks(&nobody).await.unwrap(),
-        Vec::<String>::new()
-    );
+    assert_eq!(tasks.list_tasks(&nobody).await.unwrap().len(), 0);
 
     tasks
         .stop_task(&task.task_arn, "the test is over")
@@ -302,7 +299,10 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
         .describe_tasks(std::slice::from_ref(&task.task_arn))
         .await
         .unwrap();
-    assert_eq!(described.tasks[0].last_status, domain::ecs::STOPPED);
+    assert_eq!(
+        described.tasks[0].last_status,
+        domain::ecs::TaskStatus::Stopped
+    );
     let listed = tasks.list_tasks(&attempt).await.unwrap();
     assert_eq!(
         listed,

@@ -8,7 +8,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Execution, State},
-    git::GitAccess,
+    git_access::GitAccess,
     limit::CapacityPool,
     marker::Marker,
     quota::Quotas,

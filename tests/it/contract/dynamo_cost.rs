@@ -36,9 +36,9 @@ async fn counted() -> (DynamoStore, Meter, Table) {
 mod typical {
     use domain::{
         Timestamp,
-        ecs::{CONTAINER, Container, NetworkConfiguration, STOPPED, StopCode, Task},
+        ecs::{CONTAINER, Container, NetworkConfiguration, StopCode, Task, TaskStatus},
         execution::Execution,
-        git::GitAccess,
+        git_access::GitAccess,
         id::ExecutionId,
         key::Caller,
         limit::CapacityPool,
@@ -143,7 +143,7 @@ mod typical {
 
     fn task(execution: &Execution, status: &str, version: i64) -> Task {
         Task {
-            task_arn: format!("{ACCOUNT}:task/mycli-default/{}", task_id(execution)),
+            task_arn: format!("{ACCOUNT}:task/mycli-default/{}", task_id(execution)).into(),
             cluster_arn: format!("{ACCOUNT}:cluster/mycli-default"),
             task_definition_arn: format!("{ACCOUNT}:task-definition/mycli-default-x:1"),
             last_status: status.into(),
@@ -177,8 +177,8 @@ mod typical {
 
     pub(super) fn over(execution: &Execution, exit_code: i32) -> Task {
         let mut task = Task {
-            last_status: STOPPED.into(),
-            desired_status: STOPPED.into(),
+            last_status: TaskStatus::Stopped,
+            desired_status: TaskStatus::Stopped,
             stop_code: Some(StopCode::EssentialContainerExited),
             stopped_reason: Some("Essential container in task exited".into()),
             stopping_at: Some(at(90_000)),

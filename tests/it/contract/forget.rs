@@ -1,12 +1,14 @@
 //! Removing an unreadable record: the rules for one machine and for a table, then the rules of
 //! each.
 
+use domain::ecs::TaskArn;
 use std::{collections::HashMap, future::Future};
+use tests::ecs::RUNNING;
 
 use aws::dynamo::DynamoStore;
 use aws_sdk_dynamodb::types::AttributeValue;
 use domain::{
-    ecs::{RUNNING, Task},
+    ecs::Task,
     execution::Execution,
     forget::{Forgetting, Forgotten, Untold},
     history::Filter,
@@ -36,7 +38,7 @@ pub(crate) trait Case: Sync {
     fn forget(
         &self,
         id: &ExecutionId,
-        stopped: Option<&str>,
+        stopped: Option<&TaskArn>,
     ) -> impl Future<Output = Forgetting> + Send;
     /// Gives the request a value that this release does not know.
     fn spoil(&self, id: &ExecutionId) -> impl Future<Output = ()> + Send;
@@ -90,7 +92,7 @@ async fn running(store: &impl Store, wish: Wish) -> Execution {
 async fn forgotten(case: &impl Case, id: &ExecutionId) -> Forgotten {
     let mut stopped = None;
     loop {
-        match case.forget(id, stopped.as_deref()).await {
+        match case.forget(id, stopped.as_ref()).await {
             Forgetting::Forgotten(forgotten) => return forgotten,
             Forgetting::Runs { task_arn } if stopped.is_none() => stopped = Some(task_arn),
             other => panic!("{other:?}"),
@@ -253,7 +255,7 @@ impl Case for OneMachine {
         &self.store
     }
 
-    async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Forgetting {
+    async fn forget(&self, id: &ExecutionId, stopped: Option<&TaskArn>) -> Forgetting {
         self.store.forget(id, stopped).await.expect(ANSWERS)
     }
 
@@ -401,7 +403,7 @@ impl Case for Stack {
         &self.store
     }
 
-    async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Forgetting {
+    async fn forget(&self, id: &ExecutionId, stopped: Option<&TaskArn>) -> Forgetting {
         self.store.forget(id, stopped).await.expect(ANSWERS)
     }
 
@@ -441,7 +443,7 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
         }
     );
     assert_eq!(
-        stack.forget(&spoilt.id, Some("arn:another")).await,
+        stack.forget(&spoilt.id, Some(&"arn:another".into())).await,
         Forgetting::Runs {
             task_arn: task_arn(&spoilt)
         }

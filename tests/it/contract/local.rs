@@ -8,10 +8,11 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use tests::ecs::STOPPED;
 
 use chrono::{SubsecRound, Utc};
 use domain::{
-    ecs::{RunTaskInput, STOPPED, Task},
+    ecs::{RunTaskInput, Task},
     execution::{Execution, ExecutionStatus},
     group::{GroupCancel, GroupRerun},
     history::Filter,
@@ -58,6 +59,10 @@ impl Dir {
     fn open(&self) -> Database {
         Database::open(&self.path(), WorkerId::new()).expect("it opens")
     }
+}
+
+fn arn_of(execution: &Execution) -> String {
+    task_arn(execution).to_string()
 }
 
 pub(crate) async fn fresh_store() -> (LocalStore, Dir) {
@@ -670,7 +675,7 @@ async fn insert_task(database: &Database, execution: &domain::execution::Executi
 async fn stop_task(database: &Database, execution: &domain::execution::Execution) {
     let stopped = serde_json::to_string(&task(execution, STOPPED)).expect("JSON");
     database
-        .update_task(&task_arn(execution), None, stopped, true)
+        .update_task(&arn_of(execution), None, stopped, true)
         .await
         .expect(ANSWERS);
 }
@@ -695,14 +700,14 @@ async fn a_client_token_names_one_task() {
         .expect(ANSWERS);
     assert_eq!(
         (row.arn, row.worker),
-        (task_arn(&execution), two.here.worker().clone())
+        (arn_of(&execution), two.here.worker().clone())
     );
     assert_eq!(
         two.here
             .tasks_started_by(&execution.id.attempt(1))
             .await
             .expect(ANSWERS),
-        [task_arn(&execution)]
+        [arn_of(&execution)]
     );
     assert_eq!(
         two.here
@@ -727,7 +732,7 @@ async fn a_stop_is_asked_for_once_and_of_who_runs_the_task() {
     let two = Two::new();
     let execution = Wish::default().execution();
     insert_task(&two.there, &execution).await;
-    let arn = task_arn(&execution);
+    let arn = arn_of(&execution);
     assert_eq!(two.here.stop_requested(&arn).await.expect(ANSWERS), None);
     assert_eq!(
         two.here.request_stop(&arn, "first").await.expect(ANSWERS),
@@ -790,8 +795,8 @@ async fn what_ended_long_ago_is_pruned_with_all_that_is_its_own() {
         (1, vec![task_id(&old)])
     );
     assert_eq!(store.load(&old.id).await.expect(ANSWERS), None);
-    assert_eq!(store.find(&task_arn(&old), 9).await.expect(ANSWERS), []);
-    assert_eq!(database.task(&task_arn(&old)).await.expect(ANSWERS), None);
+    assert_eq!(store.find(&arn_of(&old), 9).await.expect(ANSWERS), []);
+    assert_eq!(database.task(&arn_of(&old)).await.expect(ANSWERS), None);
     assert_eq!(store.load(&open.id).await.expect(ANSWERS), Some(open));
 }
 

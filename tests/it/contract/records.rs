@@ -3,9 +3,9 @@
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, RunTaskInput, STOPPED, StopCode, Task},
+    ecs::{CONTAINER, Container, RunTaskInput, StopCode, Task, TaskArn},
     execution::Execution,
-    git::GitAccess,
+    git_access::GitAccess,
     id::ExecutionId,
     limit::{Admission, CapacityPool, LimitKey},
     ports::{Claim, Created},
@@ -17,6 +17,7 @@ use domain::{
 };
 use tests::Store;
 use tests::callers::caller;
+use tests::ecs::STOPPED;
 
 pub(crate) const POOL: LimitKey = LimitKey::Pool(CapacityPool::Machine);
 /// The CPU units of the smallest task, which all tests here use.
@@ -175,11 +176,12 @@ pub(crate) fn task_id(execution: &Execution) -> String {
     format!("{number:032x}")
 }
 
-pub(crate) fn task_arn(execution: &Execution) -> String {
-    format!(
+pub(crate) fn task_arn(execution: &Execution) -> TaskArn {
+    let arn = format!(
         "arn:aws:ecs:eu-central-1:123456789012:task/cluster/{}",
         task_id(execution)
-    )
+    );
+    arn.into()
 }
 
 /// The execution after its task stopped with this exit code. Its log is empty.

@@ -1673,11 +1673,11 @@ pub(crate) async fn an_execution_is_found_by_its_task(store: impl Store) {
     }
     .submit(&store)
     .await;
-    assert_eq!(find(&store, &task_arn(&execution), 9).await, []);
+    assert_eq!(find(&store, task_arn(&execution).as_str(), 9).await, []);
     for execution in [&execution, &other] {
         close(&store, &launch(&store, execution).await, 1).await;
     }
-    for fragment in [task_arn(&execution), task_id(&execution)] {
+    for fragment in [task_arn(&execution).to_string(), task_id(&execution)] {
         assert_eq!(
             find(&store, &fragment, 9).await,
             std::slice::from_ref(&execution.id),

@@ -1,12 +1,14 @@
 //! The rules of `domain::ports::Tasks`: for one machine, for the real adapter with the model of ECS
 //! on the wire, and for the model in the same process.
 
+use domain::ecs::TaskArn;
 use std::{future::Future, time::Duration};
+use tests::ecs::STOPPED;
 
 use chrono::TimeDelta;
 use domain::{
-    ecs::{RunTaskInput, STOPPED},
-    git::GitAccess,
+    ecs::RunTaskInput,
+    git_access::GitAccess,
     id::AttemptId,
     ports::Tasks,
     task::{self, TaskDefinition},
@@ -57,7 +59,7 @@ macro_rules! suite {
     };
 }
 
-async fn started<C: Case>(case: &C, number: u32) -> String {
+async fn started<C: Case>(case: &C, number: u32) -> TaskArn {
     let definition = case
         .tasks()
         .register_definition(&case.definition())
@@ -70,9 +72,12 @@ async fn started<C: Case>(case: &C, number: u32) -> String {
         .task_arn
 }
 
-fn stranger(task_arn: &str) -> String {
-    let (before, id) = task_arn.rsplit_once('/').expect("an ARN has parts");
-    format!("{before}/{}", "0".repeat(id.len()))
+fn stranger(task_arn: &TaskArn) -> TaskArn {
+    let (before, id) = task_arn
+        .as_str()
+        .rsplit_once('/')
+        .expect("an ARN has parts");
+    format!("{before}/{}", "0".repeat(id.len())).into()
 }
 
 pub(crate) async fn registering_twice_is_harmless<C: Case>(case: C) {

@@ -3,7 +3,7 @@
 use aws::dynamo::DynamoStore;
 use chrono::Utc;
 use domain::{
-    ecs::{RUNNING, Task},
+    ecs::Task,
     execution::Execution,
     id::ExecutionId,
     key::Caller,
@@ -13,6 +13,7 @@ use domain::{
     transition::Observation,
 };
 use serde_json::json;
+use tests::ecs::RUNNING;
 use tests::table;
 
 use super::world::World;

@@ -5,6 +5,7 @@ use aws::quotas::ServiceQuotas;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    ecs::TaskArn,
     limit::CapacityPool,
     ports::{AccountQuotas, Clock, Tasks},
 };
@@ -76,9 +77,9 @@ async fn told(
         clock.pass(TimeDelta::seconds(7));
         let listed = tasks.list_tasks(&attempt(1)).await.unwrap();
         said.push(format!("{listed:?}"));
-        let unknown =
-            "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/ffffffffffffffffffffffffffffffff"
-                .to_owned();
+        let unknown = TaskArn::from(
+            "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/ffffffffffffffffffffffffffffffff",
+        );
         let asked: Vec<_> = listed.iter().cloned().chain([unknown]).collect();
         said.push(format!("{:?}", tasks.describe_tasks(&asked).await));
         said.push(format!("{:?}", tasks.stop_task(&asked[0], "enough").await));

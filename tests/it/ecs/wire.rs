@@ -4,12 +4,13 @@ use aws::quotas::ServiceQuotas;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
+    ecs::{RunTaskInput, StopCode, Task},
     limit::CapacityPool,
     ports::{LaunchError, Tasks},
     scheduler::adaptive_limit::Shortage,
 };
 use pipeline::state_tracker::Input;
+use tests::ecs::{RUNNING, STOPPED};
 use tests::{
     clock::Scaled,
     ecs::{
@@ -305,16 +306,16 @@ async fn a_spot_interruption_warns_before_it_ends_the_task() {
     let task = tasks.run_task(&input(1, &arn)).await.unwrap().task_arn;
     clock.pass(seconds(20));
     let now = domain::ports::Clock::now(&clock);
-    assert!(wire.with(|ecs| ecs.strike(&task, Strike::SpotInterruption, now)));
+    assert!(wire.with(|ecs| ecs.strike(task.as_str(), Strike::SpotInterruption, now)));
     clock.pass(seconds(30));
     let mut statuses = Vec::new();
-    while statuses.last().is_none_or(|(status, _)| status != STOPPED) {
+    while statuses.last().is_none_or(|(status, _)| *status != STOPPED) {
         let detail = events.recv().await.unwrap().envelope().detail;
         statuses.push((detail.last_status, detail.stop_code));
     }
     let interrupted = Some(StopCode::SpotInterruption);
     assert!(
-        statuses.contains(&(RUNNING.to_owned(), interrupted.clone())),
+        statuses.contains(&(RUNNING.into(), interrupted.clone())),
         "{statuses:?}"
     );
     assert_eq!(statuses.last().unwrap().1, interrupted);

@@ -12,7 +12,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Execution, ExecutionStatus, Outcome},
-    git::GitAccess,
+    git_access::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     marker::Marker,

@@ -1,8 +1,9 @@
 //! Events on their way from the model to its listener.
 
+use crate::ecs::STOPPED;
 use std::collections::BTreeMap;
 
-use domain::{Timestamp, ecs::STOPPED};
+use domain::Timestamp;
 
 use super::{
     account::Delivery,

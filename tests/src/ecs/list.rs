@@ -1,6 +1,6 @@
 //! ListTasks: its filters and its pages.
 
-use domain::ecs::RUNNING;
+use crate::ecs::RUNNING;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

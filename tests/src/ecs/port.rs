@@ -4,6 +4,7 @@
 //! SDK's retries are left out: it repeats a throttled DescribeTasks, ListTasks or StopTask twice,
 //! after pauses; here the first refusal is returned at once.
 
+use crate::ecs::STOPPED;
 use std::sync::{Arc, Mutex};
 
 use aws::{
@@ -11,7 +12,7 @@ use aws::{
     error::Fault,
 };
 use domain::{
-    ecs::{CONTAINER, RunTaskInput, STOPPED, Task},
+    ecs::{CONTAINER, RunTaskInput, Task, TaskArn},
     id::AttemptId,
     limit::CapacityPool,
     ports::{AccountQuotas, Clock, Described, LaunchError, PortError, Tasks},
@@ -77,7 +78,10 @@ impl<C: Clock> InProcess<C> {
             .into_iter()
             .filter(|failure| failure.reason == "MISSING");
         Ok(Described {
-            missing: missing.filter_map(|failure| failure.arn).collect(),
+            missing: missing
+                .filter_map(|failure| failure.arn)
+                .map(TaskArn::from)
+                .collect(),
             tasks: answer.tasks.into_iter().map(|shown| shown.task).collect(),
         })
     }
@@ -150,24 +154,27 @@ impl<C: Clock> Tasks for InProcess<C> {
         }
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
-        match self.call(|ecs, now| ecs.stop_task(&self.cluster, task_arn, Some(reason), now)) {
+    async fn stop_task(&self, task_arn: &TaskArn, reason: &str) -> Result<(), PortError> {
+        match self
+            .call(|ecs, now| ecs.stop_task(&self.cluster, task_arn.as_str(), Some(reason), now))
+        {
             Ok(_) => Ok(()),
             Err((fault, _)) if answer::is_unknown_task(&fault) => Ok(()),
             Err((fault, _)) => Err(fault.of_service(SERVICE)),
         }
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
-        self.describe(task_arns)
+    async fn describe_tasks(&self, task_arns: &[TaskArn]) -> Result<Described, PortError> {
+        let arns: Vec<_> = task_arns.iter().map(ToString::to_string).collect();
+        self.describe(&arns)
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         let mut arns = self.list(started_by, None)?;
         arns.extend(self.list(started_by, Some(STOPPED))?);
         arns.sort_unstable();
         arns.dedup();
-        Ok(arns)
+        Ok(arns.into_iter().map(TaskArn::from).collect())
     }
 }
 

@@ -1,12 +1,13 @@
 //! Tasks: the model's own records, and what ECS shows of them.
 
+use crate::ecs::{RUNNING, STOPPED};
 use std::{fmt, sync::Arc};
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use chrono::{SecondsFormat, TimeDelta};
 use domain::{
     Timestamp,
-    ecs::{Container, RUNNING, STOPPED, StopCode, TASK_STATE_CHANGE, Task},
+    ecs::{Container, StopCode, TASK_STATE_CHANGE, Task},
 };
 use serde_json::{Value, json};
 
@@ -155,7 +156,7 @@ impl Change {
         event.account = Some(ACCOUNT.into());
         event.time = Some(self.at);
         event.region = Some(REGION.into());
-        event.resources = Some(vec![self.shown.task.task_arn.clone()]);
+        event.resources = Some(vec![self.shown.task.task_arn.to_string()]);
         event.detail = self.shown.task.clone();
         event
     }

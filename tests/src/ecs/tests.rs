@@ -1,13 +1,11 @@
 //! Tests of the model against its sources: each behaviour once, and the properties that hold
 //! whatever is done to it.
 
+use crate::ecs::{RUNNING, STOPPED};
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
-use domain::{
-    Timestamp,
-    ecs::{RUNNING, STOPPED, StopCode},
-};
+use domain::{Timestamp, ecs::StopCode};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -77,7 +75,7 @@ fn started(ecs: &mut Ecs, attempt: &str, millis: i64) -> String {
     ecs.run_task(&request(attempt), at(millis)).unwrap().tasks[0]
         .task
         .task_arn
-        .clone()
+        .to_string()
 }
 
 fn described(ecs: &mut Ecs, arn: &str, millis: i64) -> Task {
@@ -339,8 +337,8 @@ fn a_token_repeated_is_the_original_answer_and_no_second_task() {
     let arn = started(&mut ecs, "a", 0);
     let again = ecs.run_task(&request("a"), at(15_000)).unwrap();
     assert_eq!(
-        (again.tasks.len(), &again.tasks[0].task.task_arn),
-        (1, &arn)
+        (again.tasks.len(), again.tasks[0].task.task_arn.as_str()),
+        (1, arn.as_str())
     );
     assert_eq!((ecs.tasks().count(), ecs.counts().repeated), (1, 1));
 }
@@ -455,7 +453,7 @@ fn a_task_goes_through_its_life_with_a_version_a_step() {
     let arn = started(&mut ecs, "a", 0);
     let seen = [0, 2_500, 10_000, 30_000].map(|millis| {
         let task = described(&mut ecs, &arn, millis);
-        (task.last_status.clone(), task.version, exit_code(&task))
+        (task.last_status.to_string(), task.version, exit_code(&task))
     });
     let step = |status: &str, version, code| (status.to_owned(), version, code);
     let (running, stopped) = (step(RUNNING, 3, None), step(STOPPED, 5, Some(0)));
@@ -721,7 +719,8 @@ fn a_task_just_started_is_not_seen_yet_but_its_token_is_known() {
     assert_eq!(
         ecs.run_task(&request("a"), at(2_999)).unwrap().tasks[0]
             .task
-            .task_arn,
+            .task_arn
+            .as_str(),
         arn
     );
     assert_eq!(ecs.list_tasks(&list, at(3_000)).unwrap().task_arns, [arn]);
@@ -992,7 +991,7 @@ fn an_event_comes_for_each_change_and_says_what_ecs_says() {
     let of_describe: Task = serde_json::from_value(last.shown.described()).unwrap();
     assert_eq!(
         (of_describe.task_arn.clone(), of_describe),
-        (arn, envelope.detail)
+        (arn.into(), envelope.detail)
     );
 }
 
@@ -1135,7 +1134,7 @@ fn live(account: Account, deeds: &[(i64, Deed)]) -> (Ecs, Vec<(Timestamp, Change
                 let _answer = ecs.run_task(&request, now);
             }
             Deed::Stop { task } => {
-                drop(arn(&ecs, task).map(|arn| ecs.stop_task(CLUSTER, &arn, None, now)));
+                drop(arn(&ecs, task).map(|arn| ecs.stop_task(CLUSTER, arn.as_str(), None, now)));
             }
             Deed::Strike { task, how } => {
                 let strike = [
@@ -1143,7 +1142,7 @@ fn live(account: Account, deeds: &[(i64, Deed)]) -> (Ecs, Vec<(Timestamp, Change
                     Strike::HostFailure,
                     Strike::OutOfMemory,
                 ][how];
-                arn(&ecs, task).map(|arn| ecs.strike(&arn, strike, now));
+                arn(&ecs, task).map(|arn| ecs.strike(arn.as_str(), strike, now));
             }
             Deed::Look => events.extend(ecs.take_events(now)),
         }
@@ -1183,8 +1182,8 @@ proptest! {
         for (came, change) in events {
             prop_assert!(came >= change.at);
             let task = &change.shown.task;
-            let known = versions.entry(task.task_arn.clone()).or_default().insert(task.version, task.last_status.clone());
-            prop_assert!(known.is_none_or(|known| known == task.last_status), "a version is always the same");
+            let known = versions.entry(task.task_arn.to_string()).or_default().insert(task.version, task.last_status.to_string());
+            prop_assert!(known.is_none_or(|known| task.last_status == known.as_str()), "a version is always the same");
         }
         prop_assert_eq!(versions.len(), ecs.tasks().count());
         for seen in versions.values() {

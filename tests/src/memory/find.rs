@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::id::ExecutionId;
+use domain::{
+    ecs::{TaskArn, TaskId},
+    id::ExecutionId,
+};
 
 /// The ids, ordered by their ends and by their tasks.
 #[derive(Default)]
 pub(super) struct Names {
     /// Each id reversed, in capitals as ULIDs are.
     reversed: BTreeMap<String, ExecutionId>,
-    tasks: BTreeMap<String, ExecutionId>,
+    tasks: BTreeMap<TaskId, ExecutionId>,
 }
 
 fn backwards(text: &str) -> String {
@@ -21,9 +24,12 @@ impl Names {
         self.reversed.insert(backwards(id.as_str()), id.clone());
     }
 
-    pub(super) fn add_task(&mut self, task_arn: &str, id: &ExecutionId) {
-        let task = task_arn.rsplit('/').next().unwrap_or_default();
-        self.tasks.insert(task.to_owned(), id.clone());
+    pub(super) fn add_task(&mut self, task_arn: &TaskArn, id: &ExecutionId) {
+        self.tasks.insert(task_arn.id(), id.clone());
+    }
+
+    pub(super) fn of_task(&self, task: &TaskId) -> Option<ExecutionId> {
+        self.tasks.get(task).cloned()
     }
 
     /// Returns the matching ids, newest first. `ids` returns those that begin with a text.
@@ -39,7 +45,7 @@ impl Names {
         if fragment.contains(':') || is_task {
             return self
                 .tasks
-                .get(task)
+                .get(&TaskId::from(task))
                 .into_iter()
                 .take(limit)
                 .cloned()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     Timestamp,
+    ecs::TaskId,
     error::Corrupt,
     execution::Execution,
     group::{GroupWork, GroupWorkKind},
@@ -175,6 +176,10 @@ impl State {
         overdrawn.map(|admission| admission.key.clone())
     }
 
+    pub(super) fn of_task(&self, task: &TaskId) -> Option<ExecutionId> {
+        self.names.of_task(task)
+    }
+
     /// Updates backlogs, usage and names after a change of a record.
     fn derive(&mut self, before: Option<&Execution>, after: &Execution) {
         for allocation in before.map(Execution::allocations).unwrap_or_default() {
@@ -186,7 +191,7 @@ impl State {
         for arn in after
             .attempts
             .iter()
-            .filter_map(|attempt| attempt.task_arn.as_deref())
+            .filter_map(|attempt| attempt.task_arn.as_ref())
         {
             self.names.add_task(arn, &after.id);
         }

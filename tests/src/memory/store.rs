@@ -7,6 +7,7 @@ use std::{
 
 use domain::{
     Timestamp,
+    ecs::TaskId,
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
@@ -328,6 +329,10 @@ impl LaunchStore for MemoryStore {
 }
 
 impl SweepStore for MemoryStore {
+    async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
+        Ok(self.call("of_task").of_task(task))
+    }
+
     async fn launched(
         &self,
         after: Option<&Cursor>,

@@ -5,11 +5,13 @@
 //! printed. The rules are those of DESIGN §4. They are checked at each write and each launch, and
 //! again at the end.
 
+use crate::ecs::STOPPED;
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use domain::{
-    ecs::{STOPPED, StopCode, Task},
+    ecs::TaskArn,
+    ecs::{StopCode, Task},
     group::GroupRerun,
     id::ExecutionId,
     ports::{Clock, ReadStore},
@@ -88,14 +90,14 @@ impl World {
     }
 
     /// Whether a task is stopping or has stopped.
-    fn is_stopping(&self, arn: &str) -> bool {
+    fn is_stopping(&self, arn: &TaskArn) -> bool {
         self.task(arn, |task| {
             task.stop_code.is_some() || task.last_status == STOPPED
         })
     }
 
     /// Whether something other than its own end stopped a task.
-    fn was_told_to_stop(&self, arn: &str) -> bool {
+    fn was_told_to_stop(&self, arn: &TaskArn) -> bool {
         self.task(arn, |task| {
             task.stop_code
                 .as_ref()
@@ -103,11 +105,11 @@ impl World {
         })
     }
 
-    fn task(&self, arn: &str, look: impl Fn(&Task) -> bool) -> bool {
+    fn task(&self, arn: &TaskArn, look: impl Fn(&Task) -> bool) -> bool {
         let mut ecs = locked(&self.ecs);
         ecs.pass(self.time.now());
         ecs.tasks()
-            .find(|shown| shown.task.task_arn == arn)
+            .find(|shown| shown.task.task_arn == *arn)
             .is_some_and(|shown| look(&shown.task))
     }
 

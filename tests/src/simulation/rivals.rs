@@ -10,7 +10,7 @@ use domain::{
     Timestamp,
     ecs::RunTaskInput,
     execution::Execution,
-    git::GitAccess,
+    git_access::GitAccess,
     ports::{Clock, LaunchError, Tasks},
     quota::{RUN_TASK_RATE, TokenBucket},
     task,

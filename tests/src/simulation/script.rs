@@ -7,11 +7,12 @@ use aws_lambda_events::cloudwatch_logs::{LogEntry, LogsEvent};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    ecs::TaskArn,
     ecs::{RunTaskInput, Task},
     id::AttemptId,
     marker,
     ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Tasks},
-    task::{self, TaskDefinition},
+    task::TaskDefinition,
 };
 use pipeline::state_tracker::DATA_MESSAGE;
 
@@ -84,10 +85,10 @@ impl<W: Way> Scripted<W> {
     }
 }
 
-async fn tell<W: Way>(world: &World<W>, arn: &str, nonce: &str, words: &[String]) {
+async fn tell<W: Way>(world: &World<W>, arn: &TaskArn, nonce: &str, words: &[String]) {
     let mut event = LogsEvent::default();
     event.aws_logs.data.message_type = DATA_MESSAGE.into();
-    event.aws_logs.data.log_stream = task::log_stream(arn);
+    event.aws_logs.data.log_stream = arn.log_stream();
     let now = world.clock.now().timestamp_millis();
     event.aws_logs.data.log_events = words
         .iter()
@@ -126,17 +127,17 @@ impl<W: Way> Tasks for Scripted<W> {
         result
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
+    async fn stop_task(&self, task_arn: &TaskArn, reason: &str) -> Result<(), PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.stop_task(task_arn, reason).await
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, task_arns: &[TaskArn]) -> Result<Described, PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.describe_tasks(task_arns).await
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.list_tasks(started_by).await
     }
@@ -157,7 +158,7 @@ impl Logs for NoLogs {
 
 /// Whether this event reports a stopped task.
 pub(super) fn is_stop(task: &Task) -> bool {
-    task.last_status == domain::ecs::STOPPED
+    task.last_status == domain::ecs::TaskStatus::Stopped
 }
 
 /// Records when an attempt was closed.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use domain::{
-    drift::{Look, Reading, correction},
     execution::Execution,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
@@ -17,6 +16,11 @@ use futures_util::{
     future::try_join_all,
     stream::{self, StreamExt, TryStreamExt},
 };
+
+mod look;
+
+pub(super) use look::Reading;
+use look::{Look, correction};
 
 use super::{
     DynamoStore,

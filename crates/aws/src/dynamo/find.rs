@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{id::ExecutionId, ports::PortError};
+use domain::{ecs::TaskId, id::ExecutionId, ports::PortError};
 
 use super::{
     DynamoStore, SERVICE,
@@ -22,7 +22,7 @@ enum WantedId {
     /// Ids whose ULID begins or ends with these characters.
     Ulid(String),
     /// The execution of the task with this id.
-    Task(String),
+    Task(TaskId),
 }
 
 impl WantedId {
@@ -31,7 +31,7 @@ impl WantedId {
         let fragment = fragment.trim();
         let task_id = fragment.rsplit('/').next().unwrap_or_default();
         if fragment.contains(':') || is_task_id(task_id) {
-            return Some(Self::Task(task_id.to_owned()));
+            return Some(Self::Task(task_id.into()));
         }
         let upper = fragment.to_uppercase();
         let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
@@ -75,7 +75,7 @@ impl DynamoStore {
         }
     }
 
-    async fn of_task(&self, task_id: &str) -> Result<Option<ExecutionId>, PortError> {
+    pub(super) async fn of_task(&self, task_id: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         let item = self
             .get(Key::single('T', task_id))
             .await?

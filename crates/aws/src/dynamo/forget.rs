@@ -3,6 +3,7 @@
 
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use domain::{
+    ecs::{TaskArn, TaskId},
     forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
     id::ExecutionId,
     limit::{Allocation, LimitKey},
@@ -97,7 +98,7 @@ impl DynamoStore {
     pub async fn forget(
         &self,
         id: &ExecutionId,
-        stopped: Option<&str>,
+        stopped: Option<&TaskArn>,
     ) -> Result<Forgetting, PortError> {
         for round in 0..AGAIN {
             let (request, state) =
@@ -112,11 +113,7 @@ impl DynamoStore {
             }
             let broken = Broken { request, state };
             let traces = broken.traces();
-            if let Some(task_arn) = traces
-                .open_task
-                .clone()
-                .filter(|arn| Some(arn.as_str()) != stopped)
-            {
+            if let Some(task_arn) = traces.open_task.clone().filter(|arn| Some(arn) != stopped) {
                 return Ok(Forgetting::Runs { task_arn });
             }
             if let Some(forgotten) = self.remove(id, &broken, traces, stopped).await? {
@@ -136,7 +133,7 @@ impl DynamoStore {
         id: &ExecutionId,
         broken: &Broken,
         traces: Traces,
-        stopped: Option<&str>,
+        stopped: Option<&TaskArn>,
     ) -> Result<Option<Forgotten>, PortError> {
         let held = self.in_use(&traces).await?;
         let mut writes = vec![
@@ -160,7 +157,7 @@ impl DynamoStore {
             id: id.clone(),
             released,
             untold,
-            task_arn: stopped.map(str::to_owned),
+            task_arn: stopped.cloned(),
         }))
     }
 
@@ -209,7 +206,7 @@ impl DynamoStore {
     /// Deletes the small items that lead to the record: its tasks, and its idempotency key, under
     /// which the record would be created again. An item that stays expires by itself, so the record
     /// counts as removed even if one of these calls fails.
-    async fn forget_traces(&self, id: &ExecutionId, broken: &Broken, task_ids: &[String]) {
+    async fn forget_traces(&self, id: &ExecutionId, broken: &Broken, task_ids: &[TaskId]) {
         let tasks = task_ids.iter().map(|id| {
             (
                 Key::single('T', id),

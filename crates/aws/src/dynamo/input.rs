@@ -13,7 +13,7 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::state::Broken;
+use super::item::Contradiction;
 
 /// Separates a variable's name from its literal value.
 const IS: char = '=';
@@ -83,8 +83,8 @@ impl KnownInputs<'_> {
         }
     }
 
-    fn read(&self, spelled: &str) -> Result<KeyValuePair, Broken> {
-        let broken = || Broken("a variable of its RunTask input has no text");
+    fn read(&self, spelled: &str) -> Result<KeyValuePair, Contradiction> {
+        let broken = || Contradiction("a variable of its RunTask input has no text");
         let at = spelled.find([IS, AS]).ok_or_else(broken)?;
         let (name, rest) = spelled.split_at(at);
         let value = match rest.strip_prefix(IS) {
@@ -179,7 +179,7 @@ impl InputItem {
         }
     }
 
-    pub(super) fn input(self, known: &KnownInputs<'_>) -> Result<RunTaskInput, Broken> {
+    pub(super) fn input(self, known: &KnownInputs<'_>) -> Result<RunTaskInput, Contradiction> {
         let own = known.attempt.to_string();
         let container = |container: ContainerItem| {
             let environment = container
@@ -196,7 +196,7 @@ impl InputItem {
             .containers
             .into_iter()
             .map(container)
-            .collect::<Result<_, Broken>>()?;
+            .collect::<Result<_, Contradiction>>()?;
         Ok(RunTaskInput {
             cluster: self.cluster,
             task_definition: self.definition,

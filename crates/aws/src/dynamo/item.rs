@@ -30,6 +30,11 @@ pub(super) const MARK: &str = "mark";
 const PREFIX: &str = "exec_";
 const DIGITS: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
+/// A contradiction between the items of an execution. Contains nothing of their content.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Contradiction(pub(super) &'static str);
+
 /// An item's primary key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {

@@ -17,7 +17,6 @@ use aws_sdk_dynamodb::{
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    drift::Reading,
     execution::Execution,
     limit::{Admission, LimitKey, RateKey, Usage},
     ports::PortError,
@@ -27,6 +26,7 @@ use domain::{
 
 use super::{
     DynamoStore, SERVICE,
+    drift::Reading,
     item::{Item, Key, expiry, number, number_of, small_item},
     table::{AGAIN, WriteCondition, pause},
 };

@@ -15,6 +15,7 @@ use aws_sdk_dynamodb::{
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    ecs::TaskId,
     execution::Execution,
     history::Loaded,
     id::ExecutionId,
@@ -63,12 +64,12 @@ fn holder(item: &Item) -> Result<ExecutionId, PortError> {
         .map_err(|error| PortError::corrupt("a claim", error))
 }
 
-/// The last part of each task's ARN.
-pub(super) fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
+/// The ids of an execution's tasks.
+pub(super) fn task_ids(execution: &Execution) -> impl Iterator<Item = TaskId> {
     execution
         .attempts
         .iter()
-        .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
+        .filter_map(|attempt| Some(attempt.task_arn.as_ref()?.id()))
 }
 
 /// Why a transaction was refused.

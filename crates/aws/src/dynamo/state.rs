@@ -7,7 +7,7 @@
 use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, StopCode, Task},
+    ecs::{CONTAINER, Container, StopCode, Task, TaskArn, TaskStatus},
     error::Corrupt,
     execution::{
         Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
@@ -24,16 +24,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     input::{InputItem, KnownInputs},
     item::{
-        Item, backlog_partition, day, day_name, ended_partition, expiry, form_of, place, shard,
-        sharded,
+        Contradiction, Item, backlog_partition, day, day_name, ended_partition, expiry, form_of,
+        place, shard, sharded,
     },
     request::RequestItem,
 };
-
-/// A contradiction between the items of an execution. Contains nothing of their content.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Broken(pub(super) &'static str);
 
 /// Everything that changes, and what the status index needs of it.
 #[derive(Serialize, Deserialize)]
@@ -124,7 +119,7 @@ struct AttemptItem {
     #[serde(default, skip_serializing_if = "is_default")]
     refusals: u32,
     /// The task's ARN.
-    arn: Option<String>,
+    arn: Option<TaskArn>,
     task: Option<TaskItem>,
     #[serde(default, rename = "said", skip_serializing_if = "is_default")]
     markers: MarkerFactsItem,
@@ -139,7 +134,7 @@ struct AttemptItem {
 #[derive(Serialize, Deserialize)]
 struct TaskItem {
     version: i64,
-    status: String,
+    status: TaskStatus,
     stop_code: Option<StopCode>,
     why: Option<String>,
     #[serde(default, with = "ts_milliseconds_option")]
@@ -228,11 +223,11 @@ impl StateItem {
         }
     }
 
-    fn state(&mut self) -> Result<State, Broken> {
+    fn state(&mut self) -> Result<State, Contradiction> {
         let backlog = || {
             self.backlog
                 .clone()
-                .ok_or(Broken("it waits, and has no backlog"))
+                .ok_or(Contradiction("it waits, and has no backlog"))
         };
         Ok(match &self.status {
             ExecutionStatus::Queued => State::Queued {
@@ -261,7 +256,7 @@ impl StateItem {
                     Some(End::Other(_)) => None,
                     None => last(),
                 };
-                State::Final(end.ok_or(Broken("it is over, and has no end"))?)
+                State::Final(end.ok_or(Contradiction("it is over, and has no end"))?)
             }
             ExecutionStatus::Other(status) => State::Other {
                 status: status.clone(),
@@ -384,7 +379,7 @@ impl AttemptItem {
         id: &ExecutionId,
         pool: CapacityPool,
         asked: &RequestItem,
-    ) -> Result<Attempt, Broken> {
+    ) -> Result<Attempt, Contradiction> {
         let known = KnownInputs {
             request: &asked.request,
             attempt: id.attempt(self.number),

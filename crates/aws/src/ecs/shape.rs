@@ -18,10 +18,10 @@ use domain::{
     Timestamp,
     ecs::{
         CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput,
-        StopCode, Tag, Task,
+        STREAM_PREFIX, StopCode, Tag, Task, TaskStatus,
     },
     request::{Arch, TaskSize},
-    task::{STREAM_PREFIX, SecretMapping, TaskDefinition},
+    task::{SecretMapping, TaskDefinition},
     transition::GRACE_SECONDS,
 };
 
@@ -217,11 +217,11 @@ fn container_override(container: &ContainerOverride) -> SdkContainerOverride {
 pub(super) fn task(task: &SdkTask) -> Task {
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     Task {
-        task_arn: text(task.task_arn()),
+        task_arn: text(task.task_arn()).into(),
         cluster_arn: text(task.cluster_arn()),
         task_definition_arn: text(task.task_definition_arn()),
-        last_status: text(task.last_status()),
-        desired_status: text(task.desired_status()),
+        last_status: text(task.last_status()).into(),
+        desired_status: text(task.desired_status()).into(),
         started_by: task.started_by.clone(),
         capacity_provider_name: task.capacity_provider_name.clone(),
         containers: task.containers().iter().map(container).collect(),
@@ -246,7 +246,7 @@ fn container(container: &SdkContainer) -> Container {
         image: container.image.clone(),
         image_digest: container.image_digest.clone(),
         runtime_id: container.runtime_id.clone(),
-        last_status: container.last_status.clone(),
+        last_status: container.last_status().map(TaskStatus::from),
         exit_code: container.exit_code,
         reason: container.reason.clone(),
     }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use domain::{
-    ecs::{RunTaskInput, STOPPED, Task},
+    ecs::{RunTaskInput, Task, TaskStatus},
     id::AttemptId,
     ports::PortError,
     stored::Unknown,
@@ -75,10 +75,10 @@ impl Database {
         task: &Task,
     ) -> Result<TaskRow, PortError> {
         let new = NewTask {
-            arn: task.task_arn.clone(),
+            arn: task.task_arn.to_string(),
             client_token: input.client_token.clone(),
             started_by: input.started_by.clone(),
-            open: task.last_status != STOPPED,
+            open: task.last_status != TaskStatus::Stopped,
             definition: definition.to_owned(),
             task: json(task, &Unknown::default())?,
             input: json(input, &Unknown::default())?,

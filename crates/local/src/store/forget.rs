@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
+    ecs::TaskArn,
     forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
     id::ExecutionId,
     limit::LimitKey,
@@ -86,7 +87,7 @@ impl KeptRows {
 pub(super) fn forget(
     db: &Connection,
     id: &ExecutionId,
-    stopped: Option<&str>,
+    stopped: Option<&TaskArn>,
 ) -> rusqlite::Result<Forgetting> {
     let kept = db
         .prepare_cached("SELECT id, record, status FROM executions WHERE id = ?1")?
@@ -98,12 +99,12 @@ pub(super) fn forget(
     if kept.is_readable(id) {
         return Ok(Forgetting::Readable);
     }
-    if let Some(task_arn) = open_task(db, id)?.filter(|arn| Some(arn.as_str()) != stopped) {
+    if let Some(task_arn) = open_task(db, id)?.filter(|arn| Some(arn) != stopped) {
         return Ok(Forgetting::Runs { task_arn });
     }
     delete(db, id)?;
     let (released, untold) = release(db, &kept.traces())?;
-    let task_arn = stopped.map(str::to_owned);
+    let task_arn = stopped.cloned();
     Ok(Forgetting::Forgotten(Forgotten {
         id: id.clone(),
         released,
@@ -113,9 +114,9 @@ pub(super) fn forget(
 }
 
 /// Finds an open task. Tasks have their own table here, so this does not need the record.
-fn open_task(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
+fn open_task(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<TaskArn>> {
     db.prepare_cached("SELECT arn FROM tasks WHERE open AND started_by > ?1 || '-' AND started_by < ?1 || '.' LIMIT 1")?
-        .query_row([id.as_str()], |row| row.get(0))
+        .query_row([id.as_str()], |row| row.get::<_, String>(0).map(TaskArn::from))
         .optional()
 }
 

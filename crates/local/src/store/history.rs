@@ -2,11 +2,12 @@
 
 use domain::{
     Timestamp,
+    ecs::TaskId,
     execution::ExecutionStatus,
     history::{Cursor, Filter},
     id::ExecutionId,
 };
-use rusqlite::{Connection, params, params_from_iter, types::Value};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
 
 use super::columns::Raw;
 use crate::database::{WorkerId, millis, moment};
@@ -17,7 +18,7 @@ pub(super) enum WantedRows {
         prefix: String,
         reversed_suffix: String,
     },
-    Task(String),
+    Task(TaskId),
 }
 
 impl WantedRows {
@@ -26,7 +27,7 @@ impl WantedRows {
         let fragment = fragment.trim();
         let task_id = fragment.rsplit('/').next().unwrap_or_default();
         if fragment.contains(':') || is_task_id(task_id) {
-            return Some(Self::Task(task_id.to_owned()));
+            return Some(Self::Task(task_id.into()));
         }
         let upper = fragment.to_uppercase();
         let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
@@ -52,10 +53,7 @@ pub(super) fn find(
     limit: u32,
 ) -> rusqlite::Result<Vec<String>> {
     match wanted {
-        WantedRows::Task(task_id) => db
-            .prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1 LIMIT ?2")?
-            .query_map(params![task_id, limit], |row| row.get(0))?
-            .collect(),
+        WantedRows::Task(task_id) => Ok(of_task(db, task_id)?.into_iter().collect()),
         // No character of an id comes after '~', so it ends the range of ids with this prefix.
         // `+id` keeps the second search in the index of reversed ids, which has few matches.
         WantedRows::Id { prefix, reversed_suffix } => db
@@ -68,6 +66,13 @@ pub(super) fn find(
             .query_map(params![prefix, reversed_suffix, limit], |row| row.get(0))?
             .collect(),
     }
+}
+
+/// Returns the id of the execution that a task was started for.
+pub(super) fn of_task(db: &Connection, task: &TaskId) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1")?
+        .query_row([task.as_str()], |row| row.get(0))
+        .optional()
 }
 
 /// A query for one page of records, and one more record that shows whether there is a next page.

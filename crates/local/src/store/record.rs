@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{
     Timestamp,
+    ecs::TaskId,
     execution::{BacklogEntry, Execution},
     id::ExecutionId,
     limit::{Admission, Allocation, LimitKey},
@@ -59,7 +60,7 @@ pub(super) struct New {
     group: Option<String>,
     submitted_at: Timestamp,
     priority: i32,
-    task_ids: Vec<String>,
+    task_ids: Vec<TaskId>,
     usage: BTreeMap<String, i64>,
 }
 
@@ -72,7 +73,7 @@ impl New {
             group: execution.request.group.as_ref().map(ToString::to_string),
             submitted_at: execution.submitted_at,
             priority: execution.request.priority,
-            task_ids: task_ids(execution).map(str::to_owned).collect(),
+            task_ids: task_ids(execution).collect(),
             usage: difference(&[], &execution.allocations()),
         })
     }
@@ -186,7 +187,7 @@ pub(super) struct RecordChange {
     from_revision: i64,
     /// Status and backlog entry are as before, so no index changes.
     only_record: bool,
-    task_ids: Vec<String>,
+    task_ids: Vec<TaskId>,
     usage: BTreeMap<String, i64>,
     admissions: Vec<Admission>,
     /// The entry that this start uses up, in each backlog that it passed.
@@ -211,7 +212,6 @@ impl RecordChange {
                 && before.backlog_entry() == after.backlog_entry(),
             task_ids: task_ids(after)
                 .filter(|task_id| !known.contains(task_id))
-                .map(str::to_owned)
                 .collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
@@ -279,7 +279,7 @@ fn write(db: &Connection, change: &RecordChange) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-fn note_task_ids(db: &Connection, id: &str, task_ids: &[String]) -> rusqlite::Result<()> {
+fn note_task_ids(db: &Connection, id: &str, task_ids: &[TaskId]) -> rusqlite::Result<()> {
     for task_id in task_ids {
         db.prepare_cached("INSERT OR REPLACE INTO task_ids (task_id, execution) VALUES (?1, ?2)")?
             .execute([task_id.as_str(), id])?;
@@ -287,11 +287,11 @@ fn note_task_ids(db: &Connection, id: &str, task_ids: &[String]) -> rusqlite::Re
     Ok(())
 }
 
-fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
+fn task_ids(execution: &Execution) -> impl Iterator<Item = TaskId> {
     execution
         .attempts
         .iter()
-        .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
+        .filter_map(|attempt| Some(attempt.task_arn.as_ref()?.id()))
 }
 
 /// The change in each limit's usage.

@@ -16,7 +16,7 @@ use domain::{
 
 use super::Launcher;
 use crate::{
-    advance::{self, advance, delayed},
+    advance::{Changed, advance, advance_quietly, delayed},
     task_log::read_log,
 };
 
@@ -176,8 +176,8 @@ where
     ) -> Result<Called, PortError> {
         let (now, token) = (self.system.now(), &*input.client_token);
         let calling = |execution: &Execution| execution.calling_again(token, pause, now);
-        let calls = advance::change(self.store, execution.clone(), calling).await?;
-        let advance::Changed::Yes { after, .. } = calls else {
+        let calls = advance_quietly(self.store, execution.clone(), calling).await?;
+        let Changed::Yes { after, .. } = calls else {
             return Ok(Called::Elsewhere);
         };
         // This check comes last because the write before it may have taken long, and a member that
@@ -201,12 +201,12 @@ where
         };
         let was_refused = |execution: &Execution| execution.call_refused(token, now);
         Ok(
-            match advance::change(self.store, *after, was_refused).await? {
-                advance::Changed::Yes {
+            match advance_quietly(self.store, *after, was_refused).await? {
+                Changed::Yes {
                     after: execution, ..
                 }
-                | advance::Changed::No(Some(execution)) => Called::Refused { error, execution },
-                advance::Changed::No(None) => Called::Elsewhere,
+                | Changed::No(Some(execution)) => Called::Refused { error, execution },
+                Changed::No(None) => Called::Elsewhere,
             },
         )
     }

@@ -1,10 +1,7 @@
 //! Cancelled groups: keeping members that a cancel mark covers from starting, and closing the
 //! members page by page.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
 use domain::{
@@ -25,7 +22,7 @@ use futures_util::future::try_join_all;
 
 use super::{Launcher, launches::Launched};
 use crate::{
-    advance::{self, advance, delayed},
+    advance::{self, Changed, WorkOnGroup, advance_from, change, change_from, delayed},
     unreadable::passed_over,
 };
 
@@ -198,19 +195,16 @@ where
         mark: &GroupCancel,
         id: &ExecutionId,
     ) -> Result<(Option<Execution>, Closed), PortError> {
-        let now = self.system.now();
-        let changed = AtomicBool::new(false);
-        let cancelled = |execution: &Execution| {
-            let after = cancelled_by(mark, execution, now);
-            changed.store(after.is_some(), Ordering::Relaxed);
-            after
+        let (now, mut closed) = (self.system.now(), Closed::default());
+        let Some(before) = self.store.load(id).await? else {
+            return Ok((None, closed));
         };
-        let after = advance(self.store, self.queue, now, id, cancelled).await?;
-        let mut closed = Closed::default();
-        if let Some(after) = after.as_ref().filter(|_| changed.into_inner()) {
+        let cancelled = |execution: &Execution| cancelled_by(mark, execution, now);
+        let changed = advance_from(self.store, self.queue, now, before, cancelled).await?;
+        if let Changed::Yes { after, .. } = &changed {
             closed.count(after);
         }
-        Ok((after, closed))
+        Ok((changed.now(), closed))
     }
 
     /// Closes the members of a cancelled group, from where the last launcher stopped, until all are
@@ -264,26 +258,17 @@ where
         closed: Closed,
         next: Option<&Cursor>,
     ) -> Result<(), PortError> {
-        let mut now_there = mark.clone();
-        loop {
-            let written = if now_there.is_at_the_page_of(mark) {
-                now_there.after(closed, next, self.system.now())
+        let now = self.system.now();
+        let decide = |there: Option<&GroupCancel>| {
+            let there = there?;
+            Some(if there.is_at_the_page_of(mark) {
+                there.after(closed, next, now)
             } else {
-                now_there.counting(closed)
-            };
-            if self.store.set_group_work(&written).await? {
-                return Ok(());
-            }
-            let Some(theirs) = passed_over(
-                self.store
-                    .group_work::<GroupCancel>(&mark.progress.group)
-                    .await,
-            )?
-            else {
-                return Ok(());
-            };
-            now_there = theirs;
-        }
+                there.counting(closed)
+            })
+        };
+        let work = WorkOnGroup::new(self.store, &mark.progress.group);
+        passed_over(change_from(&work, Some(mark.clone()), decide).await).map(drop)
     }
 
     /// Adds the counts of this call to the mark, while others advance it.
@@ -292,20 +277,12 @@ where
         mark: &GroupCancel,
         closed: Closed,
     ) -> Result<(), PortError> {
-        while closed != Closed::default() {
-            let Some(theirs) = passed_over(
-                self.store
-                    .group_work::<GroupCancel>(&mark.progress.group)
-                    .await,
-            )?
-            else {
-                return Ok(());
-            };
-            if self.store.set_group_work(&theirs.counting(closed)).await? {
-                return Ok(());
-            }
+        if closed == Closed::default() {
+            return Ok(());
         }
-        Ok(())
+        let decide = |there: Option<&GroupCancel>| Some(there?.counting(closed));
+        let work = WorkOnGroup::new(self.store, &mark.progress.group);
+        passed_over(change(&work, decide).await).map(drop)
     }
 
     async fn close(&self, mark: &GroupCancel, members: Vec<Loaded>) -> Result<Closed, PortError> {

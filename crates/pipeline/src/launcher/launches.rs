@@ -6,7 +6,8 @@ use domain::{
     cause::Cause,
     ecs::{RunTaskInput, Task},
     execution::{Attempt, BacklogEntry, Execution},
-    git::{self, GitAccess},
+    git,
+    git_access::GitAccess,
     key::Role,
     limit::{CapacityPool, LimitKey},
     ports::{
@@ -33,7 +34,7 @@ use super::{
     rounds::{RoundOutcome, Then},
 };
 use crate::{
-    advance::{self, advance, advance_from},
+    advance::{Changed, advance, advance_from, advance_quietly, wake},
     definitions::Ensured,
 };
 
@@ -383,7 +384,10 @@ where
     ) -> Result<(), PortError> {
         let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
-        match advance_from(self.store, self.queue, now, execution, seen).await? {
+        match advance_from(self.store, self.queue, now, execution, seen)
+            .await?
+            .now()
+        {
             Some(execution) => self.stop_if_unwanted(&execution, number, task).await,
             None => Ok(()),
         }
@@ -435,11 +439,13 @@ where
                 .filter(is_last)?
                 .refused(token, backlog.clone(), why, now)
         };
-        if let advance::Changed::Yes { before, after } =
-            advance::change(self.store, execution, back).await?
+        if let Changed::Yes {
+            before: Some(before),
+            after,
+        } = advance_quietly(self.store, execution, back).await?
             && after.end().is_some()
         {
-            advance::wake(self.store, self.queue, now, &before, &after).await?;
+            wake(self.store, self.queue, now, &before, &after).await?;
         }
         Ok(match error {
             LaunchError::Throttled(why) => Ran::Throttled(why),

@@ -14,9 +14,8 @@ use domain::{
     scheduler::state::{Change, LimitState},
 };
 
-/// How often a change to a limit's state is decided again because another launcher was faster.
-/// Then the change is dropped, which is safe because the state is only advice.
-const CONFLICTS_MAX: usize = 8;
+use crate::advance::{Changed, StateOfLimit, change_from};
+
 /// How often a process records how many executions it started from a held backlog. It is this
 /// seldom so that the write costs next to nothing for each start.
 const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(5);
@@ -91,16 +90,21 @@ pub(super) async fn change_limit(
     change: &Change,
     now: Timestamp,
 ) -> Result<(LimitState, LimitState), PortError> {
-    let mut state = known.clone();
-    for _ in 0..CONFLICTS_MAX {
-        let after = state.after(change, now);
-        if after == state {
-            return Ok((state, after));
-        }
-        if store.set_limit_state(limit, &state, after.clone()).await? {
-            return Ok((state, after));
-        }
-        state = store.limit_state(limit).await?;
-    }
-    Ok((state.clone(), state))
+    let state = StateOfLimit { store, key: limit };
+    let decide = |state: Option<&LimitState>| {
+        let after = state?.after(change, now);
+        Some(after).filter(|after| Some(after) != state)
+    };
+    Ok(
+        match change_from(&state, Some(known.clone()), decide).await? {
+            Changed::Yes {
+                before: Some(before),
+                after,
+            } => (*before, *after),
+            unchanged => {
+                let state = unchanged.now().unwrap_or_default();
+                (state.clone(), state)
+            }
+        },
+    )
 }

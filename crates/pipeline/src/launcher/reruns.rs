@@ -26,6 +26,7 @@ use super::{
     groups::{PAGE, TOGETHER},
 };
 use crate::{
+    advance::{WorkOnGroup, change_from},
     intake::{Intake, backlog_of},
     unreadable::passed_over,
 };
@@ -198,27 +199,18 @@ where
         page: RerunPage,
         next: Option<&Cursor>,
     ) -> Result<(), PortError> {
-        let mut now_there = rerun.clone();
-        loop {
-            let written = if now_there.is_at_the_page_of(rerun) {
-                now_there.after(page.clone(), next, self.system.now())
-            } else {
-                now_there.recorded_beside(page.counts.accepted)
-            };
-            if self.store.set_group_work(&written).await? {
-                return Ok(());
-            }
-            let theirs = passed_over(
-                self.store
-                    .group_work::<GroupRerun>(&rerun.progress.group)
-                    .await,
-            )?;
+        let now = self.system.now();
+        let decide = |there: Option<&GroupRerun>| {
             // A rerun of another submission has nothing to do with this page.
-            let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else {
-                return Ok(());
-            };
-            now_there = theirs;
-        }
+            let there = there.filter(|there| there.is_of_the_submission_of(rerun))?;
+            Some(if there.is_at_the_page_of(rerun) {
+                there.after(page.clone(), next, now)
+            } else {
+                there.recorded_beside(page.counts.accepted)
+            })
+        };
+        let work = WorkOnGroup::new(self.store, &rerun.progress.group);
+        passed_over(change_from(&work, Some(rerun.clone()), decide).await).map(drop)
     }
 }
 

@@ -15,7 +15,10 @@ use domain::{
 };
 
 use super::Submit;
-use crate::{http, lookup};
+use crate::{
+    advance::{Changed, WorkOnGroup, change},
+    http, lookup,
+};
 
 impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Cancels a group by one mark, however many members it has. From a second after the answer on,
@@ -40,12 +43,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
     }
 
     async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
-        loop {
-            let before = self.store.group_work(group).await?;
-            let mark = GroupCancel::new(group.clone(), caller, self.system.now(), before.as_ref());
-            if self.write_down(&mark).await? {
-                return Ok(mark);
-            }
+        let now = self.system.now();
+        let decide = |before: Option<&GroupCancel>| {
+            Some(GroupCancel::new(group.clone(), caller, now, before))
+        };
+        let work = WorkOnGroup::new(self.store, group);
+        match change(&work, decide).await?.now() {
+            Some(mark) => self.started(mark).await,
+            None => Err(PortError::invalid("the store", "a mark was not written")),
         }
     }
 
@@ -164,44 +169,29 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         rerun: GroupRerun,
     ) -> Result<GroupRerun, Problem> {
         let failed = |error: PortError| http::failed(&error);
-        loop {
-            let before: Option<GroupRerun> = self
-                .store
-                .group_work(&rerun.progress.group)
-                .await
-                .map_err(failed)?;
-            if let Some(before) = before.as_ref().filter(|before| !before.progress.done) {
-                if !before.is_for(&wish, caller) {
-                    return Err(under_way(before));
-                }
-                // The message may have been lost.
-                self.queue
-                    .send(vec![before.message().into()])
-                    .await
-                    .map_err(failed)?;
-                return Ok(before.clone());
+        let now = self.system.now();
+        let decide = |before: Option<&GroupRerun>| {
+            if before.is_some_and(|before| !before.progress.done) {
+                return None;
             }
-            let rerun = GroupRerun::new(
-                wish.clone(),
-                caller,
-                rerun.progress.at,
-                self.system.now(),
-                before.as_ref(),
-            );
-            if self.write_down(&rerun).await.map_err(failed)? {
-                return Ok(rerun);
-            }
+            let at = rerun.progress.at;
+            Some(GroupRerun::new(wish.clone(), caller, at, now, before))
+        };
+        let work = WorkOnGroup::new(self.store, &rerun.progress.group);
+        match change(&work, decide).await.map_err(failed)? {
+            Changed::No(Some(other)) if !other.is_for(&wish, caller) => Err(under_way(&other)),
+            // The message of the same rerun may have been lost, so it is sent again.
+            begun => match begun.now() {
+                Some(rerun) => self.started(rerun).await.map_err(failed),
+                None => Ok(rerun),
+            },
         }
     }
 
-    /// Records the work and sends the message that starts it. If the message is lost, the sweep
-    /// sends another.
-    async fn write_down<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let written = self.store.set_group_work(work).await?;
-        if written {
-            self.queue.send(vec![work.message().into()]).await?;
-        }
-        Ok(written)
+    /// Sends the message that starts recorded work. If the message is lost, the sweep sends another.
+    async fn started<W: GroupWork>(&self, work: W) -> Result<W, PortError> {
+        self.queue.send(vec![work.message().into()]).await?;
+        Ok(work)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules of DESIGN §4, checked at each write and each launch, and once more at the end.
 
+use crate::ecs::STOPPED;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -9,7 +10,7 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{RunTaskInput, STOPPED, StopCode, Task},
+    ecs::{RunTaskInput, StopCode, Task},
     execution::{Attempt, Execution, Outcome, State},
     group::rerun::key,
     id::{AttemptId, ExecutionId},

@@ -7,10 +7,10 @@ use aws_lambda_events::cloudwatch_logs::{LogEntry, LogsEvent};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    ecs::TaskArn,
     ecs::{RunTaskInput, Task},
     marker,
     ports::{Clock, LaunchError, LogLine, LogPage, Tasks},
-    task,
 };
 use pipeline::state_tracker::DATA_MESSAGE;
 
@@ -165,7 +165,7 @@ fn nonce(input: &RunTaskInput) -> String {
 
 async fn write(
     world: &Arc<World>,
-    arn: &str,
+    arn: &TaskArn,
     nonce: &str,
     by: &str,
     life: &Life,
@@ -204,8 +204,8 @@ async fn write(
     say(world, arn, nonce, "ended");
 }
 
-fn say(world: &Arc<World>, arn: &str, nonce: &str, word: &str) {
-    let (now, stream) = (world.time.now(), task::log_stream(arn));
+fn say(world: &Arc<World>, arn: &TaskArn, nonce: &str, word: &str) {
+    let (now, stream) = (world.time.now(), arn.log_stream());
     let text = format!("{}{nonce}:{word}", marker::PREFIX);
     world.story.tell("a task", || format!("{arn} says {word}"));
     let delay = if world.fate.is_clear() {

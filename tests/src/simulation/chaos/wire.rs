@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
+    ecs::{TaskArn, TaskId},
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
@@ -297,6 +298,10 @@ impl LaunchStore for Wire {
 }
 
 impl SweepStore for Wire {
+    async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
+        self.read("of a task", self.world.store.of_task(task)).await
+    }
+
     async fn launched(
         &self,
         after: Option<&Cursor>,
@@ -473,7 +478,7 @@ impl Tasks for Wire {
             .await
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
+    async fn stop_task(&self, task_arn: &TaskArn, reason: &str) -> Result<(), PortError> {
         let act = async {
             let result = self.world.tasks.stop_task(task_arn, reason).await;
             self.tell(|| format!("StopTask {task_arn} ({reason})"));
@@ -483,12 +488,12 @@ impl Tasks for Wire {
         self.call(|| format!("StopTask {task_arn}"), act).await
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
+    async fn describe_tasks(&self, task_arns: &[TaskArn]) -> Result<Described, PortError> {
         self.read("DescribeTasks", self.world.tasks.describe_tasks(task_arns))
             .await
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<TaskArn>, PortError> {
         let act = async {
             let result = self.world.tasks.list_tasks(started_by).await;
             self.tell(|| format!("ListTasks {started_by}: {result:?}"));

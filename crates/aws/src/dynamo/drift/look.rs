@@ -8,13 +8,13 @@
 
 /// A counter as it was read. The totals taken and released show what happened between two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// How much is in use, according to the counter.
-    pub used: i64,
+    pub(crate) used: i64,
     /// The total ever taken.
-    pub taken: u64,
+    pub(crate) taken: u64,
     /// The total ever released.
-    pub released: u64,
+    pub(crate) released: u64,
 }
 
 /// The sum of what the records hold, with a reading of the counter before and after them.
@@ -23,20 +23,20 @@ pub struct Reading {
 /// writer are from each other. Then a launch or an end that shows only in the records, or only in a
 /// reading, also shows in what was taken or released between the readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// The counter, well before the records were read.
-    pub before: Reading,
+    pub(crate) before: Reading,
     /// The sum of what the records hold.
-    pub held: i64,
+    pub(crate) held: i64,
     /// The counter, well after the records were read.
-    pub after: Reading,
+    pub(crate) after: Reading,
 }
 
 impl Look {
     /// How much the counter surely is too high (positive) or too low (negative); 0 if launches and
     /// ends during the look may explain the difference.
     #[must_use]
-    pub fn off(&self) -> i64 {
+    pub(crate) fn off(&self) -> i64 {
         let taken = difference(self.before.taken, self.after.taken);
         let released = difference(self.before.released, self.after.released);
         let (least, most) = (
@@ -49,7 +49,7 @@ impl Look {
     /// Whether nothing happened during the look and nothing is off, so that no closer look is
     /// needed.
     #[must_use]
-    pub fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         self.before == self.after && self.before.used == self.held
     }
 }
@@ -61,7 +61,7 @@ fn difference(before: u64, after: u64) -> i64 {
 /// The correction of a counter: as much as two looks in a row agree on. A writer that was slower
 /// than any healthy one has finished by the second look.
 #[must_use]
-pub fn correction(previous: i64, now: i64) -> i64 {
+pub(crate) fn correction(previous: i64, now: i64) -> i64 {
     match (previous.signum(), now.signum()) {
         (1, 1) => -previous.min(now),
         (-1, -1) => -previous.max(now),

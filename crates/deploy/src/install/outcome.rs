@@ -1,0 +1,65 @@
+//! What came of a deployment: what was done to the stack, or why it failed.
+
+use crate::{
+    CallError, indexes::PlanError, stack::StackError, table::SettleError, template::TemplateError,
+};
+
+/// What was done to a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackChange {
+    /// The stack was created.
+    Made,
+    /// The stack was updated.
+    Changed,
+    /// The stack was up to date.
+    Nothing,
+}
+
+/// Why a deployment failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A parameter that the template does not have.
+    #[error("the template has no parameter `{name}`; there are {known}")]
+    Parameter {
+        /// The name that was given.
+        name: String,
+        /// The parameters that exist.
+        known: String,
+    },
+    /// The user may not set this parameter.
+    #[error("the parameter `{0}` follows from the code and the account, and cannot be set")]
+    Own(String),
+    /// A removal of the stack was not completed.
+    #[error("the stack is half removed{}: finish that with `mycli destroy`", .0.as_deref().map(|why| format!(" ({why})")).unwrap_or_default())]
+    HalfRemoved(Option<String>),
+    /// A table of the stack's name exists that mycli did not make.
+    #[error("there is a table {0} that mycli did not make: choose another name with --stack")]
+    ForeignTable(String),
+    /// The account has opted out of ECS's long ARNs.
+    #[error(
+        "this account keeps ECS's short ARNs of tasks, which match none of the stack's roles and take no tags: opt in with \
+         `aws ecs put-account-setting-default --name taskLongArnFormat --value enabled --region {0}`, then run this again"
+    )]
+    ShortArns(String),
+    /// API Gateway's log role cannot be read, and must not be replaced without looking.
+    #[error(
+        "{0}.\nAPI Gateway has one log role for the account and region: say with --parameter GatewayLogRole=keep that one is set, or with \
+         --parameter GatewayLogRole=create that one is to be made"
+    )]
+    GatewayLogRole(CallError),
+    /// The table's keys or indexes cannot be changed as the template asks.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// An index did not become ready.
+    #[error(transparent)]
+    Index(#[from] SettleError),
+    /// The stack could not be changed.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The template is not usable.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
