@@ -11,7 +11,7 @@ default:
     @just --list --unsorted
 
 # All that CI checks; the tests last, so that their summary ends the output
-check: fmt lint deny doc test
+check: fmt lint deny doc manual test
 
 # Formatting
 fmt:
@@ -59,6 +59,11 @@ cases *NUMBERS:
     # All of it: for one package alone cargo would choose other features of the AWS SDKs, and build those anew.
     cargo build --locked --workspace
     tests/cases.sh {{ NUMBERS }}
+
+# The commands that README.md and docs/ show, those that need no account, do what is written there: `just manual`, or `just manual docs/ci.md`
+manual *DOCUMENTS:
+    cargo build --locked --workspace
+    tests/manual.sh {{ DOCUMENTS }}
 
 # The benches, against the tools a user would take instead; `just bench functions requests` only those sections
 bench *SECTIONS: package

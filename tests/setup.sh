@@ -34,7 +34,7 @@ NODE=20 # The oldest that dynalite runs on.
 PACKAGES=(
   podman runc conmon netavark aardvark-dns slirp4netns iptables debootstrap busybox-static util-linux
   bash dash git openssh-client openssh-server procps
-  faketime patch
+  faketime patch make jq
   dpkg-dev apt-utils
   gcc libc6-dev
   shellcheck
