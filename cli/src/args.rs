@@ -35,17 +35,18 @@ Examples:
   mycli --local exec --no-repo 'echo hello'   on this machine, with no account
   mycli exec 'terraform plan'                 on your stack, on a fresh clone of
                                               this repository's origin
-  mycli history                               what ran
+  mycli history                               the latest runs
   mycli logs -f                               your latest run's log, to its end
   mycli init                                  make such a stack in your AWS account
 
-Where commands go: --local, else --endpoint URL or --stack NAME, else MYCLI_ENDPOINT,
-else MYCLI_STACK, else ~/.mycli/config.yaml (see mycli config). The key is taken from
-MYCLI_API_KEY, else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
+Commands go to the first of these that is given: --local, --endpoint URL or --stack NAME,
+MYCLI_ENDPOINT, MYCLI_STACK, ~/.mycli/config.yaml (see mycli config). The key comes from
+MYCLI_API_KEY, or else from that file. MYCLI_HOME moves ~/.mycli. MYCLI_LOG filters the
+messages of -v.
 
-Exit codes: exec, rerun, wait and logs -f pass on the command's own; 124 timed
-out; 125 never ran, lost, or mycli failed; 130 cancelled. Others: 0, or 1 when
-they fail. Wrong usage: 2.";
+Exit codes: exec, rerun, wait and logs -f exit with the command's own code, or with 124
+if it timed out, 125 if it never ran, was lost, or mycli failed, 130 if it was cancelled.
+All other commands exit with 0, or with 1 if they fail. Wrong usage exits with 2.";
 
 /// Run a command, in any image, on a fresh clone of a git repository; follow it, and find it again
 #[derive(Parser, Clone, Debug)]
@@ -57,7 +58,7 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum Verb {
     /// Run a command and exit with its exit code
@@ -66,19 +67,19 @@ pub(crate) enum Verb {
     /// Run many commands as one submission
     #[command(after_help = bulk::EXAMPLES)]
     Bulk(Box<Bulk>),
-    /// Show all that is known of a run, or how a group stands
+    /// Show the details of a run, or the state of a group
     #[command(after_help = status::EXAMPLES)]
     Status(Status),
     /// Wait for a run's end and exit with its exit code
     #[command(after_help = wait::EXAMPLES)]
     Wait(Wait),
-    /// Show what a run has printed
+    /// Show a run's log
     #[command(after_help = logs::EXAMPLES)]
     Logs(LogsArgs),
-    /// Stop a run, or all of a group
+    /// Cancel a run, or all runs of a group
     #[command(after_help = cancel::EXAMPLES)]
     Cancel(CancelArgs),
-    /// Run the same again, with the same settings or others; or what failed of a group
+    /// Repeat a run, with the same or other settings, or repeat all failed runs of a group
     #[command(after_help = rerun::EXAMPLES)]
     Rerun(Box<RerunArgs>),
     /// List runs, newest first
@@ -87,7 +88,7 @@ pub(crate) enum Verb {
     /// Make a stack in your AWS account, or repair it
     #[command(after_help = init::EXAMPLES)]
     Init(Box<Init>),
-    /// Bring a stack to this version of mycli
+    /// Upgrade a stack to this version of mycli
     #[command(after_help = upgrade::EXAMPLES)]
     Upgrade(Box<Upgrade>),
     /// Remove a stack and all that belongs to it
@@ -96,19 +97,19 @@ pub(crate) enum Verb {
     /// Find out what is wrong with a stack
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(Doctor),
-    /// Show the name, principal and role that this installation knows you by
+    /// Show your name, principal and role in this installation
     #[command(after_help = whoami::EXAMPLES)]
     Whoami(WhoamiArgs),
     /// Make, list, rotate and revoke API keys
     #[command(after_help = keys::EXAMPLES)]
     Keys(KeysArgs),
-    /// Set, list and remove values that runs get by name
+    /// Set, list and remove secrets, which runs use by name
     #[command(after_help = secrets::EXAMPLES)]
     Secrets(SecretsArgs),
-    /// Show what could not be processed, and send it on its way again
+    /// List messages that could not be processed, and send them again
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(DeadLettersArgs),
-    /// Remove a record that cannot be read, and give back what it holds
+    /// Remove a record that cannot be read, and free the limits that it holds
     #[command(after_help = forget::EXAMPLES)]
     Forget(Forget),
     /// Show or change the endpoints and keys

@@ -153,7 +153,7 @@ pub(crate) enum ApiError {
     },
     /// The answer is not what the API documents.
     #[error(
-        "{endpoint} answered what this version of mycli cannot read ({error}): is it the address of a mycli stack?"
+        "this version of mycli cannot read the answer of {endpoint} ({error}): check that it is the address of a mycli stack"
     )]
     Unreadable {
         /// The endpoint.

@@ -98,9 +98,7 @@ impl From<InstallError> for Failure {
 
 impl From<RemoveError> for Failure {
     fn from(error: RemoveError) -> Self {
-        Self::Other(format!(
-            "{error}\nWhat is left is removed by running this again"
-        ))
+        Self::Other(format!("{error}\nRun this again to remove the rest"))
     }
 }
 
@@ -159,7 +157,7 @@ impl Failure {
         }
     }
 
-    /// What to do about the failure, where the API could not know it.
+    /// Advice about the failure, where the API could not know it.
     pub(crate) fn advice(&self) -> Option<String> {
         matches!(self, Self::Refused(problem) if problem.status == 401).then(about_the_key)
     }
@@ -176,7 +174,7 @@ impl Failure {
 
 /// Where the key that was refused came from.
 pub(crate) fn about_the_key() -> String {
-    format!("the key was taken from {API_KEY} if that is set, else from `mycli config show`'s file")
+    format!("the key comes from {API_KEY}, or else from the file that `mycli config show` names")
 }
 
 /// Whether the request itself is at fault and nothing was started. The same request will be refused

@@ -61,7 +61,7 @@ fn fail_as_a_whole(code: u8) {
         // If standard error cannot be written, nothing else can be done.
         _ = writeln!(
             io::stderr(),
-            "mycli: this is a fault of mycli itself. No run is lost by it: `mycli status` tells of yours."
+            "mycli: this is a fault of mycli itself. No run is lost: `mycli status` shows yours."
         );
         std::process::exit(code.into());
     }));

@@ -94,6 +94,6 @@ fresh
 given=(MYCLI_API_KEY=$'\xff')
 run --endpoint http://127.0.0.1:1 exec --no-repo true
 [ "$code" -eq 2 ] || wants_code 125
-wants_words 'MYCLI_API_KEY.*UTF-8|UTF-8.*MYCLI_API_KEY|MYCLI_API_KEY holds no key'
+wants_words 'MYCLI_API_KEY.*UTF-8|UTF-8.*MYCLI_API_KEY|MYCLI_API_KEY does not hold a key'
 wants_none 'there is no API key'
 tell l "MYCLI_API_KEY that is not UTF-8" "$(short "$said/err" 140)"

@@ -414,7 +414,7 @@ fn who_waits(executions: &[Execution]) -> Vec<&str> {
     assert!(
         reasons
             .iter()
-            .all(|reason| reason.contains("task definition for it is")),
+            .all(|reason| reason.contains("task definition must be")),
         "{reasons:#?}"
     );
     reasons
@@ -460,7 +460,7 @@ async fn registrations_keep_to_ecs_rate<S: Store + Definitions + 'static>(
     let reasons = who_waits(&waiting);
     let held_by_rate = reasons
         .iter()
-        .filter(|reason| reason.contains("ECS takes 1 a second"))
+        .filter(|reason| reason.contains("ECS accepts 1 a second"))
         .count();
     assert!(held_by_rate >= contents - 20, "{reasons:#?}");
     world.work_to_the_end().await;
@@ -745,7 +745,7 @@ async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
             .iter()
             .find(|pair| pair.name == "MYCLI_WITHOUT")
             .map(|pair| pair.value.as_str());
-        let expected = "GIT_SSH_KEY is for runs that a key of role admin submits; the clone goes on without it";
+        let expected = "GIT_SSH_KEY is for runs that a key of role admin submits, so the clone does not use it";
         assert_eq!(note, (!gets_it).then_some(expected));
         definitions.insert((gets_it, launch.task_definition.clone()));
     }

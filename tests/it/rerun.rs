@@ -87,7 +87,7 @@ async fn a_secret_is_checked_against_who_runs_it_again() {
         (status, &answer["errors"]),
         (
             422,
-            &json!([{"field": "secrets[0]", "message": "`PROD` may be named by keys of role admin only"}])
+            &json!([{"field": "secrets[0]", "message": "`PROD` may be used only by keys of role admin"}])
         )
     );
     let without = json!({"secrets": []});
@@ -245,7 +245,7 @@ async fn a_member_that_the_caller_may_not_run_is_rejected_by_itself() {
     assert_eq!(done.rejections[0].execution_id, secret);
     assert_eq!(
         done.rejections[0].errors[0].message,
-        "`PROD` may be named by keys of role admin only"
+        "`PROD` may be used only by keys of role admin"
     );
 }
 

@@ -126,7 +126,7 @@ impl Client {
             // With such an id the path would be that of the list.
             Some(id) if id.trim().trim_matches('.').is_empty() => {
                 return Err(Failure::Usage(format!(
-                    "`{id}` is no id: give a run's id, a part of it, or its task's ARN"
+                    "`{id}` is not an id: give a run's id, a part of it, or its task's ARN"
                 )));
             }
             Some(id) => id.to_owned(),

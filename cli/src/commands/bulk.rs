@@ -31,22 +31,23 @@ pub(crate) const EXAMPLES: &str = r#"Examples:
   jq -c … data.json | mycli bulk - --no-repo
   mycli bulk --map-over-values eu us -- ./deploy.sh              once with VALUE=eu, once with VALUE=us
   mycli bulk 'convert "$VALUE" out.png' --map-over-file names    once for each line of the file
-  mycli bulk jobs.jsonl --resume sub_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9  what is missing of an earlier submission
+  mycli bulk jobs.jsonl --resume sub_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9  the rest of an earlier submission
 
-The keys of a line are those of .mycli.yaml, and command. What a line says goes before
-the flags, these before .mycli.yaml, that before git's origin; variables and secrets
-join, by name; null leaves a key out, also one that a flag gives. A variable may be a
-number, true or false, as in .mycli.yaml. Empty lines are skipped, and counted. All
-lines are checked before any is sent.
+A line may have the keys of .mycli.yaml, and command. Precedence, highest first: the
+line, flags, .mycli.yaml, the git origin. Variables and secrets are merged by name. null
+removes a key, even if a flag gives it. A variable may be a number, true or false, as in
+.mycli.yaml. Empty lines are skipped, but counted in line numbers. All lines are checked
+before any is sent.
 
 The value of --map-over-… is the variable VALUE of the command. It is not pasted into
 the command, so it may hold anything: write "$VALUE" in quotes.
 
---resume takes the id that a submission began with. If nothing was known of it, its lines
-run as new ones, and that is said.
+--resume takes the id that the submission printed when it began. If the stack does not
+know the id, all lines run as new ones, and a message says so.
 
-Exit code: 0 all accepted, with --wait all succeeded; 1 some not; 2 wrong usage or bad
-lines, and then nothing was sent; 130 interrupted. What was accepted runs in any case."#;
+Exit code: 0 if all were accepted (with --wait: all succeeded), 1 if some were not, 2 for
+wrong usage or bad lines (nothing was sent), 130 if interrupted. Accepted runs go on in
+any case."#;
 
 /// The environment variable that holds a mapped value.
 const VALUE: &str = "VALUE";
@@ -54,7 +55,7 @@ const VALUE: &str = "VALUE";
 /// The command line of `bulk`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Bulk {
-    /// File with one request a line, as JSON, or - for standard input; with --map-over-… the
+    /// File with one JSON request per line, or - for standard input; with --map-over-… the
     /// command, as shell text
     #[arg(
         value_name = "FILE|COMMAND",
@@ -65,22 +66,23 @@ pub(crate) struct Bulk {
     /// With --map-over-…: a command whose words are kept as they are
     #[arg(last = true, value_name = "ARGV")]
     argv: Vec<String>,
-    /// Run the command once for each of these, with VALUE set to it
+    /// Run the command once for each of these values, with the variable VALUE set to it
     #[arg(long, value_name = "VALUE", num_args = 1.., conflicts_with = "map_over_file")]
     map_over_values: Vec<String>,
-    /// The same for each line of a file, or of standard input (-); empty ones are skipped
+    /// Run the command once for each line of a file, or of standard input (-); empty lines are
+    /// skipped
     #[arg(long, value_name = "FILE")]
     map_over_file: Option<PathBuf>,
-    /// Wait until all are over
+    /// Wait until all runs are over
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
-    /// Go on with a submission that was cut short: what it has accepted is not run again
+    /// Continue an interrupted submission; runs that it has accepted are not run again
     #[arg(long, value_name = "ID")]
     resume: Option<Name>,
     /// Check the lines and print them as they would be sent; run nothing
     #[arg(long)]
     dry_run: bool,
-    /// With --local: run on this machine's own shell, whatever the image
+    /// With --local: run in this machine's own shell, and ignore the image
     #[arg(long)]
     host: bool,
     #[command(flatten)]
@@ -94,7 +96,7 @@ impl Bulk {
     /// Bad lines, or an API that refuses or cannot be reached.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.run.idempotency_key.is_some() {
-            let words = "--idempotency-key is for one run: a submission has an id, and --resume ID repeats it";
+            let words = "--idempotency-key is for one run: repeat a submission with --resume ID";
             return Err(Failure::Usage(words.into()));
         }
         if self.dry_run {
@@ -122,7 +124,7 @@ impl Bulk {
         if self.resume.is_none() && submission.names_its_group() {
             context
                 .screen
-                .say("runs of no group will be counted in one named by the submission's id");
+                .say("runs without a group will be in a group named after the submission's id");
             let made_up = Value::String(submission.group);
             for line in &mut lines {
                 line.keys
@@ -202,7 +204,7 @@ impl Bulk {
     fn given(&self, faults: &mut LineFaults<'_>) -> Result<Vec<BulkLine>, Failure> {
         if !self.maps() {
             let Some(file) = self.what.as_ref().filter(|_| self.argv.is_empty()) else {
-                let words = "a command takes --map-over-values or --map-over-file; else give a file with one request a line";
+                let words = "a command needs --map-over-values or --map-over-file; without them, give a file with one request per line";
                 return Err(Failure::Usage(words.into()));
             };
             return Ok(lines::read(&self.read(Path::new(file))?, faults));

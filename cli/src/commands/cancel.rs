@@ -27,11 +27,13 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli cancel 7XQ9                   waiting or running; a command that runs gets TERM, and KILL 10 s later
+  mycli cancel 7XQ9                   a run that waits or runs
   mycli cancel 7XQ9 --wait            returns once it is over
-  mycli cancel --group nightly --yes  all of a group that are not over
+  mycli cancel --group nightly --yes  all runs of a group that are not over
 
-Exit code: 0 once the stop is asked for (or the run was over already), 1 if it cannot be.";
+A running command gets TERM, and KILL 10 s later.
+
+Exit code: 0 once the stop is requested (or the run was over already), 1 if that fails.";
 
 /// The statuses that can be cancelled, in the order a run passes through them. A run that moves on
 /// while we list one status is found again in a later one.
@@ -48,13 +50,13 @@ pub(crate) struct CancelArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
     #[arg(required_unless_present = "group", conflicts_with = "group")]
     id: Option<String>,
-    /// All of this group that are not over
+    /// Cancel all runs of this group that are not over
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
     /// Do not ask before a group is cancelled
     #[arg(short, long, requires = "group")]
     yes: bool,
-    /// Wait until it is over, or they are
+    /// Wait until the run, or all runs of the group, are over
     #[arg(long)]
     wait: bool,
 }
@@ -227,7 +229,7 @@ pub(crate) async fn until_closed(
         && !cancel.looked_at_all
     {
         context.screen.progress(&format!(
-            "no more of {group} start; closing them: {}",
+            "no more runs of {group} start; closing them: {}",
             closed(cancel)
         ));
         let got = client.group(group).await?;
@@ -250,7 +252,7 @@ pub(crate) fn closed(cancel: &GroupCancelView) -> String {
     );
     if cancel.passed_over > 0 {
         // Writing to a String cannot fail.
-        let _ = write!(text, ", {} passed over", cancel.passed_over);
+        let _ = write!(text, ", {} skipped", cancel.passed_over);
     }
     text
 }

@@ -24,12 +24,12 @@ Examples:
   mycli config set key                     asks for it without showing it
   mycli config set key < key.txt
   mycli config show
-  mycli config use ci                      of several stacks, use this one from now on
-  mycli --stack ci config unset key        of one stack
+  mycli config use ci                      use this stack from now on
+  mycli --stack ci config unset key        the key of this stack
 
 The file is ~/.mycli/config.yaml (MYCLI_HOME moves the folder), readable by you alone.
-`mycli init` writes it. MYCLI_ENDPOINT and MYCLI_API_KEY go before it, --stack and
---endpoint before all.";
+`mycli init` writes it. Precedence, highest first: --stack and --endpoint, MYCLI_ENDPOINT
+and MYCLI_API_KEY, the file.";
 
 /// The command line of `config`.
 #[derive(Args, Clone, Debug)]
@@ -40,30 +40,30 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Show what is used and where it is from; never the key itself
+    /// Show the settings in use and where each comes from, but never the key itself
     #[command(after_help = EXAMPLES)]
     Show,
     /// Set the endpoint, or the key (read from standard input)
     #[command(after_help = EXAMPLES)]
     Set {
-        /// What to set
+        /// The setting to change
         name: Name,
-        /// The endpoint's address; a key is never given here, where other users could see it
+        /// The endpoint's address; never give a key here, because other users could see it
         value: Option<String>,
     },
-    /// Forget the endpoint or the key
+    /// Remove the endpoint or the key
     #[command(after_help = EXAMPLES)]
     Unset {
-        /// What to forget
+        /// The setting to remove
         name: Name,
     },
-    /// Use a stack of the file from now on
+    /// Use this stack of the file from now on
     #[command(after_help = EXAMPLES)]
     Use {
-        /// Its name
+        /// The stack's name
         name: StackName,
     },
-    /// Print where the file is
+    /// Print the path of the file
     #[command(after_help = EXAMPLES)]
     Path,
 }
@@ -210,10 +210,7 @@ fn set_key(context: &Context) -> Result<(), Failure> {
     )?;
     let key = ApiKey::parse(line.expose_secret().trim());
     let key = key.ok_or_else(|| {
-        Failure::Other(
-            "that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
-                .into(),
-        )
+        Failure::Other("that is not a key: a key is sk_live_ and 64 hexadecimal digits".into())
     })?;
     set(context, Name::Key, Some(key.expose().to_owned().into()))
 }
@@ -242,7 +239,7 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
                 if endpoint.is_some() && *endpoint != value && key.take().is_some() {
                     context
                         .screen
-                        .say("forgot the key of the endpoint that was set before");
+                        .say("removed the key of the previous endpoint");
                 }
                 *endpoint = value;
             }

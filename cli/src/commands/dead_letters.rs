@@ -16,15 +16,15 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli dead-letters list
-  mycli dead-letters redrive                   all of them, once what was wrong is mended
+  mycli dead-letters redrive                   all of them, once the cause is fixed
   mycli dead-letters redrive --queue launch
   mycli dead-letters list -o json | jq -r '.dead_letters[].execution_id'
 
-A message that failed five times is a dead letter, kept for 14 days. A redrive is harmless:
-what has been done meanwhile is not done again. An event is not told again: what it told of
-is looked up anew.
+A message that failed five times is a dead letter. It is kept for 14 days. A redrive is
+harmless: work that was done meanwhile is not done again. An event is not repeated:
+mycli looks up the current state instead.
 
-Exit code: 0, or 1 if the queues cannot be used or something could not be moved.";
+Exit code: 0, or 1 if the queues cannot be used or a message could not be moved.";
 
 /// The command line of `dead-letters`.
 #[derive(Args, Clone, Debug)]
@@ -35,22 +35,22 @@ pub(crate) struct DeadLettersArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Show them; they stay where they are
+    /// List the dead letters, and leave them where they are
     #[command(after_help = EXAMPLES)]
     List {
-        /// Only of this queue
+        /// Only dead letters of this queue
         #[arg(long, value_enum)]
         queue: Option<QueueArg>,
-        /// How many of each queue
+        /// Show at most this many of each queue
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole(1..=1_000_000_usize))]
         limit: usize,
         #[command(flatten)]
         aws: AwsFlags,
     },
-    /// Send them on their way again
+    /// Process the dead letters again
     #[command(after_help = EXAMPLES)]
     Redrive {
-        /// Only of this queue
+        /// Only dead letters of this queue
         #[arg(long, value_enum)]
         queue: Option<QueueArg>,
         #[command(flatten)]
@@ -60,11 +60,11 @@ enum Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum QueueArg {
-    /// Starting
+    /// Starting runs
     Launch,
-    /// Cancelling and checking
+    /// Cancelling and checking runs
     Control,
-    /// What the state tracker was to be told
+    /// Events for the state tracker
     Events,
 }
 
@@ -184,13 +184,13 @@ async fn redrive(context: &Context, aws: &AwsFlags, queues: &[DeadQueue]) -> Res
 fn words(redriven: Redriven) -> String {
     let outlived = (redriven.outlived > 0).then(|| {
         format!(
-            "{} removed, the sweep has looked after it",
+            "{} removed, because the sweep has already done the work",
             redriven.outlived
         )
     });
     let left = (redriven.left > 0).then(|| {
         format!(
-            "{} left, which cannot be repeated (see `mycli dead-letters list`)",
+            "{} left, because they cannot be repeated (see `mycli dead-letters list`)",
             redriven.left
         )
     });

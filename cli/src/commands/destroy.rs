@@ -23,14 +23,14 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli destroy                       asks for the stack's name first
   mycli destroy --stack ci --yes
-  mycli destroy --keep-history        the table with all records outlives the stack; the next init takes it up
+  mycli destroy --keep-history        the table with all records stays; the next init uses it again
   mycli destroy --force               also while runs are under way: their tasks are stopped
 
-Removes the stack, its bucket, its task definitions and the values of its secrets, and
-forgets it in ~/.mycli/config.yaml. Run again it removes what is left, a history that
-was kept too.
+Removes the stack, its bucket, its task definitions, the values of its secrets, and its
+entry in ~/.mycli/config.yaml. A second destroy removes whatever is left, including a
+history that was kept.
 
-Exit code: 0 once nothing is left, 1 if something is.";
+Exit code: 0 once nothing is left, 1 if something is left.";
 
 /// The command line of `destroy`.
 #[derive(Args, Clone, Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Destroy {
     /// Do not ask for the stack's name
     #[arg(long, short)]
     yes: bool,
-    /// Even if runs wait or are under way; they are stopped
+    /// Remove the stack even if runs wait or are under way; they are stopped
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -109,7 +109,7 @@ impl Destroy {
         }
         if !prompt::can_ask() {
             return Err(Failure::Usage(
-                "nobody can be asked here: give --yes to remove the stack without a question"
+                "there is no terminal here: give --yes to remove the stack without a question"
                     .into(),
             ));
         }
@@ -145,7 +145,7 @@ impl Destroy {
             true if self.keep_history => {
                 let table = target.name.table();
                 format!(
-                    "removed {name}; its history stays in the table {table}, and the next `{}` takes it up",
+                    "removed {name}; its history stays in the table {table}, and the next `{}` reuses it",
                     target.command("init")
                 )
             }

@@ -18,12 +18,12 @@ Examples:
   mycli doctor
   mycli doctor --stack ci -o json | jq -r '.checks[] | select(.verdict == \"wrong\") | .fix'
 
-Looks at the credentials, the clock, the stack, the functions' version, the account's
-quotas, dead letters, what waits and starts, the secrets, roles and users other than the
-stack's that can write into the logs of tasks, and whether the API takes your key.
-Changes nothing.
+Checks the credentials, the clock, the stack, the functions' version, the account's
+quotas, dead letters, waiting and starting runs, the secrets, roles and users outside
+the stack that can write into the logs of tasks, and whether the API accepts your key.
+It changes nothing.
 
-Exit code: 0 if nothing is wrong, 1 if something is. A warning is no failure.";
+Exit code: 0 if nothing is wrong, 1 if something is. A warning is not a failure.";
 
 /// The command line of `doctor`.
 #[derive(Args, Clone, Debug)]
@@ -40,7 +40,7 @@ impl Doctor {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let facts = match self.aws.open(context).await {
             Ok(target) => {
-                context.screen.progress("looking at the stack");
+                context.screen.progress("checking the stack");
                 let mut facts = Facts::gather(&target.account, &target.name, VERSION).await;
                 if target.known.is_some() {
                     facts.api = Some(api(context).await);

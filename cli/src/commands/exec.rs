@@ -24,14 +24,15 @@ Examples:
   id=$(mycli exec --detach 'make nightly')       follow it with: mycli logs -f $id
 
 --env-file is read as docker run reads it: quotes are part of a value, and a value is one
-line. One of several lines goes with -e NAME=\"$(cat FILE)\", or as a secret.
+line. Give a value of several lines with -e NAME=\"$(cat FILE)\", or as a secret.
 
-What no flag says is taken from .mycli.yaml, here or in the nearest folder above
-within the git repository; the repository and branch then from its origin.
+Precedence, highest first: flags, .mycli.yaml, the git origin (for the repository and the
+branch). The file .mycli.yaml is the one here, or in the nearest folder above within the
+git repository.
 
-Exit code: the command's own; 124 timed out; 125 it never ran, was lost, or mycli
-failed; 130 cancelled; 2 wrong usage. Ctrl-C asks whether to cancel the run or to
-leave it running; where nobody can answer it is left running.";
+Exit code: the command's own, or 124 if it timed out, 125 if it never ran, was lost, or
+mycli failed, 130 if it was cancelled, 2 for wrong usage. Ctrl-C asks whether to cancel
+the run or to leave it running. Without a terminal, the run is left running.";
 
 /// The command line of `exec`.
 #[derive(Args, Clone, Debug)]

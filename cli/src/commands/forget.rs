@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli forget 7XQ9                   asks first; with the account's AWS credentials
-  mycli --local forget 7XQ9 --yes     of this machine's history
+  mycli --local forget 7XQ9 --yes     in this machine's history
   mycli forget 7XQ9 --yes -o json | jq -r '.released[]'
 
 history shows such a record as UNREADABLE, and doctor says why. A newer mycli may be able
@@ -29,14 +29,14 @@ A task that still runs is stopped first. Then the lock and the group's place tha
 held are free; the vCPUs of a stack are free after the next sweep (one minute). If the
 record does not say what the run held, forget prints that.
 
-Exit code: 0 once it is removed, 1 if it is not: there is none, or it can be read.";
+Exit code: 0 once it is removed, 1 if there is no such record or it can be read.";
 
 /// The command line of `forget`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Forget {
     /// Which record: its id, or a unique beginning or end of it
     id: String,
-    /// Do not ask
+    /// Do not ask before the record is removed
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
@@ -51,12 +51,12 @@ impl Forget {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.id.trim().trim_matches('.').is_empty() {
             return Err(Failure::Usage(format!(
-                "`{}` is no id: give a run's id, or a part of it",
+                "`{}` is not an id: give a run's id, or a part of it",
                 self.id
             )));
         }
         if context.global.endpoint.is_some() {
-            let how = "a record is removed on its machine (--local), or with the credentials of its account (--stack), and not through the API";
+            let how = "a record cannot be removed through the API: use --local on its machine, or --stack with the credentials of its account";
             return Err(Failure::Usage(how.into()));
         }
         if context.global.local {
@@ -100,7 +100,7 @@ impl Forget {
         }
         if !prompt::can_ask() {
             let why =
-                "nobody can be asked here: give --yes to remove the record without a question";
+                "there is no terminal here: give --yes to remove the record without a question";
             return Err(Failure::Usage(why.into()));
         }
         let Unreadable { id, why } = found;

@@ -31,7 +31,7 @@ Examples:
   mycli history --status failed --limit 100
   mycli history --group nightly -o json | jq -r '.executions[].execution_id'
 
-Exit code: 0 whatever the runs did, 1 if they cannot be shown.";
+Exit code: 0 if the runs can be shown, whatever their results, or 1 if not.";
 
 /// The width of the columns before the command: id, status, exit code, age and run time, with two
 /// spaces after each.
@@ -40,23 +40,23 @@ const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
 /// The command line of `history`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct History {
-    /// How many
+    /// Show at most this many
     #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = whole(1..=PAGE_MAX))]
     limit: u32,
-    /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out,
-    /// cancelled, lost
+    /// Only runs in this status: queued, waiting, launching, running, succeeded, failed,
+    /// timed_out, cancelled, lost
     #[arg(long, value_parser = str::parse::<ExecutionStatus>)]
     status: Option<ExecutionStatus>,
-    /// Only submitted since: 30m, 2h, a date, or RFC 3339
+    /// Only runs submitted since then: 30m, 2h, a date, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment::since)]
     since: Option<Timestamp>,
-    /// Only of this group
+    /// Only runs of this group
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Only submitted with the key of this name; `me` is your own
+    /// Only runs submitted with the key of this name; `me` is your own key
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
-    /// Go on where an earlier page ended
+    /// Continue where an earlier page ended
     #[arg(long)]
     cursor: Option<String>,
 }
@@ -107,7 +107,7 @@ fn advice(context: &Context, page: &HistoryPage) {
     if let Some(cursor) = &page.next_cursor {
         context
             .screen
-            .say(&format!("there are more: the same with --cursor {cursor}"));
+            .say(&format!("there are more runs: add --cursor {cursor}"));
     }
 }
 

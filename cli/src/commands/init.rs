@@ -35,13 +35,13 @@ Examples:
   mycli init --parameter RetentionDays=30 --parameter DefaultArch=x86_64
   mycli init --parameter TaskRolePolicyArns=arn:aws:iam::aws:policy/ReadOnlyAccess
   mycli init --vcpus-spot 64                    after the account's quota was raised
-  mycli init --print-template | less            what would be made
+  mycli init --print-template | less            print the template only
 
 Makes a bucket for the functions' code and a CloudFormation stack, then the first
-administrator's key, and writes ~/.mycli/config.yaml. Run again it changes nothing
-that is as it should be, repairs what is missing, and goes on where it was cut short.
+administrator's key, and writes ~/.mycli/config.yaml. A second init changes nothing that
+is right, repairs missing parts, and continues an init that was interrupted.
 
-Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
+Exit code: 0 if the stack is ready and its API accepts your key, 1 if not.";
 
 /// How long to wait for an API that was just made, and the pauses between attempts. We chose a
 /// minute because the parts of a new API reach each other within that time.
@@ -56,10 +56,10 @@ const PAUSES: Backoff = Backoff {
 pub(crate) struct Init {
     #[command(flatten)]
     rollout: Rollout,
-    /// Do not ask
+    /// Do not ask before the stack is made
     #[arg(long, short)]
     yes: bool,
-    /// Print the CloudFormation template, and do nothing
+    /// Print the CloudFormation template, and make nothing
     #[arg(long)]
     print_template: bool,
     #[command(flatten)]
@@ -209,7 +209,7 @@ async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), 
         context.screen.no_progress();
         return answer.map(drop).map_err(|error| {
             Failure::Other(format!(
-                "the stack stands, but its API at {endpoint} does not take the key: {error}. Run this again; if it stays so, see `mycli doctor`"
+                "the stack is ready, but its API at {endpoint} does not accept the key: {error}. Run this again; if it fails again, run `mycli doctor`"
             ))
         });
     }
@@ -235,7 +235,7 @@ fn report(
     }
     context
         .screen
-        .say(&format!("the API is at {endpoint}, and takes your key"));
+        .say(&format!("the API is at {endpoint}, and accepts your key"));
     let used = context.settings()?.stack;
     if used.as_ref() == Some(&target.name) {
         context

@@ -17,13 +17,13 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli keys create ci --role submit > ci.key     it is shown once, and kept nowhere
+  mycli keys create ci --role submit > ci.key     it is shown once, and not stored
   mycli keys list
-  mycli keys rotate ci > ci.key                   a new one in its place; the old one is good for a day more
-  mycli keys revoke ci                            refused within a minute everywhere
+  mycli keys rotate ci > ci.key                   a new key; the old one works for one more day
+  mycli keys revoke ci                            it is refused everywhere within a minute
 
-Runs are shown with the name of the key that submitted them. Roles: read (executions and
-logs), submit (and submit and cancel), admin (and manage keys).";
+Runs are shown with the name of the key that submitted them. Roles: read (read executions
+and logs), submit (also submit and cancel), admin (also manage keys).";
 
 /// The command line of `keys`.
 #[derive(Args, Clone, Debug)]
@@ -37,30 +37,30 @@ enum Action {
     /// Make a key and print it
     #[command(after_help = EXAMPLES)]
     Create {
-        /// What it is to be called
+        /// The key's name
         name: Name,
-        /// What it may do
+        /// The key's role
         #[arg(long, value_enum)]
         role: RoleName,
     },
-    /// List the keys, without the keys themselves
+    /// List the names and roles of the keys, but not the keys themselves
     #[command(after_help = EXAMPLES)]
     List,
     /// Replace a key by a new one with the same name, principal and role, and print it
     #[command(after_help = EXAMPLES)]
     Rotate {
-        /// Which
+        /// The key's name
         name: Name,
-        /// Make the old key useless at once, instead of in a day
+        /// Revoke the old key at once, instead of after a day
         #[arg(long)]
         now: bool,
     },
-    /// Make a key useless
+    /// Revoke a key
     #[command(after_help = EXAMPLES)]
     Revoke {
-        /// Which
+        /// The key's name
         name: Name,
-        /// Also the last one of an administrator, after which nobody can make keys
+        /// Revoke it even if it is the last administrator's key; nobody can make keys then
         #[arg(long)]
         last: bool,
     },
@@ -69,11 +69,11 @@ enum Action {
 /// A role, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleName {
-    /// Executions and logs
+    /// Read executions and logs
     Read,
-    /// And submit and cancel
+    /// Also submit and cancel
     Submit,
-    /// And manage keys
+    /// Also manage keys
     Admin,
 }
 
@@ -137,7 +137,7 @@ async fn create(
         .await;
     if let Err(error @ ApiError::Unreachable { .. }) = answer {
         let advice = format!(
-            "whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again"
+            "it is unknown whether the key `{name}` was made: run `mycli keys revoke {name}`, then make it again"
         );
         return Err(Failure::Other(format!("{error}; {advice}")));
     }
@@ -164,7 +164,7 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
         .await;
     if let Err(error @ ApiError::Unreachable { .. }) = answer {
         let advice = format!(
-            "whether `{name}` has a new key is not known: do the same again, which makes another one"
+            "it is unknown whether `{name}` has a new key: run the same command again, which makes another one"
         );
         return Err(Failure::Other(format!("{error}; {advice}")));
     }
@@ -183,7 +183,7 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
     }
     let made: Rotated = client.read(&answer)?;
     let old = match made.old_key_until {
-        Some(until) => format!("the old one is good until {}", moment::shown(until)),
+        Some(until) => format!("the old one works until {}", moment::shown(until)),
         None => "the old one is refused within a minute".to_owned(),
     };
     context.screen.say(&format!(
@@ -202,7 +202,7 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
         let role = format!("{:?}", key.role).to_lowercase();
         let old = key
             .old_key_until
-            .map(|until| format!("  an old key is good until {}", moment::shown(until)));
+            .map(|until| format!("  an old key works until {}", moment::shown(until)));
         let age = moment::short(Utc::now() - key.created_at);
         format!(
             "{:<24}  {role:<6}  {age:>4}{}\n",
@@ -239,7 +239,7 @@ async fn revoke(
         .call(Call::delete(path(&["keys", name.as_str()], &[])))
         .await?;
     context.screen.say(&format!(
-        "revoked `{name}`; who uses it may be let in for another minute"
+        "revoked `{name}`; it may still be accepted for another minute"
     ));
     if context.is_json() {
         output::json(context, &answer)

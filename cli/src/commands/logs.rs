@@ -19,12 +19,12 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli logs                          your latest run's
+  mycli logs                          the log of your latest run
   mycli logs 7XQ9 -f --tail 20        the last 20 lines, then each new one until the run ends
   mycli logs 7XQ9 --since 5m --timestamps
   mycli logs 7XQ9 -o json             one {\"at\",\"text\"} a line
 
-Exit code: 0, or 1 if there is no log to show; with -f as of exec.";
+Exit code: 0, or 1 if there is no log to show; with -f the same as exec.";
 
 /// The largest `--tail`. We chose a limit because the lines are kept in memory while the log is
 /// read to its end.
@@ -35,16 +35,16 @@ const TAIL_MAX: usize = 10_000_000;
 pub(crate) struct LogsArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
     id: Option<String>,
-    /// Go on until the run ends, and exit with its exit code
+    /// Follow the log until the run ends, and exit with the run's exit code
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Only the last N lines of what there is
+    /// Only the last N lines so far
     #[arg(long, value_name = "N", value_parser = whole(0..=TAIL_MAX))]
     tail: Option<usize>,
-    /// Only lines from then on: 30m, 2h, a date, or RFC 3339
+    /// Only lines since then: 30m, 2h, a date, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment::since)]
     since: Option<Timestamp>,
-    /// Each line with its time
+    /// Show the time of each line
     #[arg(long)]
     timestamps: bool,
 }
@@ -71,7 +71,7 @@ impl LogsArgs {
         let pending = !has_log && !run.is_over() && run.status != ExecutionStatus::Running;
         if pending {
             context.screen.say(&format!(
-                "{id} has not started, there is no log yet. It is {}",
+                "{id} has not started, so it has no log yet. It is {}",
                 follow::progress(&run)
             ));
         }

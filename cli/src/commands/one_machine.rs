@@ -27,11 +27,12 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli local serve                                  the API on this machine, for many users of it
-  mycli local serve --listen 127.0.0.1:0 -o json     on a free port, told on standard output
+  mycli local serve --listen 127.0.0.1:0 -o json     on a free port, printed on standard output
   mycli local serve --vcpus 4 --launch-rate 20       try out how runs wait under quotas
   mycli local prune --older-than 7d
 
-The administrator's key is MYCLI_API_KEY if that is set when the server starts; else one is made, and kept in serve.key.";
+The administrator's key is MYCLI_API_KEY if that is set when the server starts. If not, the server
+makes one and keeps it in serve.key.";
 
 /// The command line of `local`.
 #[derive(Args, Clone, Debug)]
@@ -48,7 +49,7 @@ enum Action {
     /// Remove finished runs and their logs
     #[command(after_help = EXAMPLES)]
     Prune(Prune),
-    /// Finish what is unfinished, then exit (started by mycli itself)
+    /// Finish unfinished runs, then exit (started by mycli itself)
     #[command(hide = true)]
     Supervise(MachineAddress),
 }
@@ -58,20 +59,20 @@ struct MachineAddress {
     /// Folder of the history [default: ~/.mycli/local]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Run on this machine's own shell, whatever the image
+    /// Run in this machine's own shell, and ignore the image
     #[arg(long)]
     host: bool,
 }
 
 #[derive(Args, Clone, Debug)]
 struct Serve {
-    /// Address to listen on; port 0 takes a free one
+    /// Address to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 7427)))]
     listen: SocketAddr,
     /// How many vCPUs runs may use at once [default: this machine's]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     vcpus: Option<f64>,
-    /// How many runs may start a second [default: no limit]
+    /// How many runs may start per second [default: no limit]
     #[arg(long, value_name = "N", value_parser = above_zero)]
     launch_rate: Option<f64>,
     #[command(flatten)]
@@ -80,7 +81,7 @@ struct Serve {
 
 #[derive(Args, Clone, Debug)]
 struct Prune {
-    /// Only those that ended at least so long ago
+    /// Only runs that ended at least this long ago
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = moment::span)]
     older_than: TimeDelta,
     /// Folder of the history [default: ~/.mycli/local]
@@ -212,7 +213,7 @@ fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
     if let Some(text) = variable(API_KEY)? {
         let wrong = || {
             Failure::Other(format!(
-                "{API_KEY} holds no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
+                "{API_KEY} does not hold a key: a key is sk_live_ and 64 hexadecimal digits"
             ))
         };
         return Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, None));
@@ -223,7 +224,7 @@ fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
         Ok(text) => {
             let wrong = || {
                 Failure::Other(format!(
-                    "{} holds no key: remove it, and a new one is made",
+                    "{} does not hold a key: remove the file, and the server makes a new one",
                     path.display()
                 ))
             };

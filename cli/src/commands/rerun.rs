@@ -32,15 +32,15 @@ Examples:
   mycli rerun                         your latest run again
   mycli rerun 7XQ9 --branch main      another branch, everything else the same
   mycli rerun 7XQ9 --timeout 2h --on-demand --detach
-  mycli rerun 7XQ9 -e STAGE=test      one variable otherwise; the others keep their values
-  mycli rerun --failed --group nightly --wait     all of a group that failed, timed out or were lost
+  mycli rerun 7XQ9 -e STAGE=test      another value for STAGE; the other variables stay
+  mycli rerun --failed --group nightly --wait     all runs that failed, timed out or were lost
 
 The stored request is copied on the server and checked as if you had sent it. Flags change
 that copy; everything else stays as it was, with two exceptions: --repo drops the stored
 branch, and --cpu or --memory alone chooses the other to fit. -e and --secret add to the
-variables and secrets of the run before.
+variables and secrets of the earlier run.
 
-Exit code: as of exec; with --failed as of bulk.";
+Exit code: the same as exec; with --failed the same as bulk.";
 
 /// The command line of `rerun`.
 #[derive(Args, Clone, Debug)]
@@ -48,16 +48,16 @@ pub(crate) struct RerunArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
     #[arg(conflicts_with = "failed")]
     id: Option<String>,
-    /// Run again, as one submission, what failed, timed out or was lost of --group
+    /// Repeat all runs of --group that failed, timed out or were lost, as one submission
     #[arg(long, requires = "group", conflicts_with_all = ["detach", "idempotency_key"])]
     failed: bool,
-    /// With --failed: the group to count the new runs in [default: the submission's id]
+    /// With --failed: the group of the new runs [default: the submission's id]
     #[arg(long, value_name = "NAME", requires = "failed")]
     into: Option<Name>,
-    /// With --failed: wait until all are over
+    /// With --failed: wait until all new runs are over
     #[arg(long, requires = "failed")]
     wait: bool,
-    /// With --failed: go on with a submission that was cut short, once the group is over
+    /// With --failed: continue an interrupted submission, once the runs of the group are over
     #[arg(long, value_name = "ID", requires = "failed")]
     resume: Option<Name>,
     #[command(flatten)]
@@ -116,7 +116,7 @@ impl RerunArgs {
     async fn again(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         if let (None, Some(group)) = (&self.id, &self.run.group) {
             let how = format!(
-                "which run is meant? Give its id (--group {group} is where the new one is counted), or --failed for all of the group that failed"
+                "no run is named: give its id (the new run then joins the group {group}), or --failed to repeat all failed runs of the group"
             );
             return Err(Failure::Usage(how));
         }
@@ -223,7 +223,7 @@ async fn show_all(
     }
     if runs.is_empty() {
         return Err(Failure::Nothing(format!(
-            "nothing of the group {group} has failed"
+            "no run of the group {group} has failed"
         )));
     }
     runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
@@ -248,12 +248,12 @@ fn introduction(before: &ExecutionView) -> String {
         }
         (Some(commit), Some(branch)) => {
             format!(
-                "running {id} again, on {branch}; it ran at commit {commit} then (--branch {commit} to pin it)"
+                "running {id} again, on {branch}; last time it ran at commit {commit} (--branch {commit} runs that commit)"
             )
         }
         (Some(commit), None) => {
             format!(
-                "running {id} again, on the default branch; it ran at commit {commit} then (--branch {commit} to pin it)"
+                "running {id} again, on the default branch; last time it ran at commit {commit} (--branch {commit} runs that commit)"
             )
         }
         (None, _) => format!("running {id} again"),

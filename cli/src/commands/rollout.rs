@@ -26,27 +26,27 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// typing errors.
 const VCPUS_MAX: u32 = 1_000_000;
 
-/// What to deploy.
+/// The flags of a deployment.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Rollout {
     /// The folder with the functions' zips [default: `functions` beside this program]
     #[arg(long, value_name = "DIR")]
     functions: Option<PathBuf>,
-    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the
-    /// account's quota holds]
+    /// How many vCPUs of Fargate Spot may be in use at once [default: unchanged; for a new stack
+    /// the account's quota]
     #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_spot: Option<u32>,
-    /// The same of Fargate on demand
+    /// How many vCPUs of Fargate on demand may be in use at once [default: as for --vcpus-spot]
     #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_on_demand: Option<u32>,
-    /// A parameter of the template; the others stay as they were (see --print-template of `mycli
-    /// init`)
+    /// A parameter of the template; the others keep their values (see `mycli init
+    /// --print-template`)
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
-    /// A template of your own, made from what `mycli init --print-template` prints
+    /// Your own template, based on the output of `mycli init --print-template`
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Also go back to an older version
+    /// Allow a downgrade to an older version
     #[arg(long)]
     allow_downgrade: bool,
 }
@@ -167,13 +167,13 @@ impl Rollout {
                 }
                 KnownQuota::Unset => {
                     context.screen.say(&format!(
-                        "{title}: AWS names no quota; set a limit with {}",
+                        "{title}: AWS reports no quota; set a limit with {}",
                         pool.flag()
                     ));
                 }
                 KnownQuota::Unknown(why) => {
                     let advice = format!(
-                        "ECS's refusals will teach it, or set a limit with {}",
+                        "mycli learns it from ECS's refusals, or you set a limit with {}",
                         pool.flag()
                     );
                     context.screen.say(&format!(

@@ -34,7 +34,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli secrets set GIT_TOKEN                    asks for the value without showing it
   mycli secrets set GIT_TOKEN --host git.example.com
-                                                 for that host, and for no other one
+                                                 for that host only
   mycli secrets set GIT_SSH_KEY < ~/.ssh/deploy  for private repositories over SSH
   pass show npm | mycli secrets set NPM_TOKEN
   mycli secrets set PROD_TOKEN --role admin      only administrators' runs may name it
@@ -42,14 +42,15 @@ Examples:
   mycli secrets list
   mycli --local secrets set NPM_TOKEN            for this machine
 
-A stack's values are SecureString parameters (AWS Systems Manager) that its tasks are
-started with. GIT_TOKEN, GIT_SSH_KEY and GIT_KNOWN_HOSTS are used for cloning; commands
-do not see them unless they ask. GIT_TOKEN and GIT_SSH_KEY are for github.com and gitlab.com
-unless --host names others: a repository on another host is cloned without them, and the
-run's log says so. A new value keeps the hosts and the role that the secret has.
+A stack keeps values as SecureString parameters (AWS Systems Manager), and gives them to
+its tasks at their start. GIT_TOKEN, GIT_SSH_KEY and GIT_KNOWN_HOSTS are used for cloning;
+a command sees them only if its run names them with --secret. GIT_TOKEN and GIT_SSH_KEY
+are for github.com and gitlab.com unless --host names others: a repository on another host
+is cloned without them, and the run's log says so. A new value keeps the hosts and the role
+that the secret has.
 
-A value is text in UTF-8, of several lines if need be; one line end after it is taken off. A
-stack keeps 4096 bytes of it, and on this machine NAME=value may have 131,071.";
+A value is UTF-8 text, and may have several lines. One line end after it is removed. The
+limit is 4096 bytes in a stack; on this machine NAME=value may have 131,071 bytes.";
 
 /// The command line of `secrets`.
 #[derive(Args, Clone, Debug)]
@@ -60,15 +61,15 @@ pub(crate) struct SecretsArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
-    /// Set a secret to what is typed or on standard input
+    /// Set a secret to the value that you type or send to standard input
     #[command(after_help = EXAMPLES)]
     Set {
-        /// Its name, which is also the variable that commands find it in
+        /// The secret's name, which is also the name of the variable in the command
         name: String,
-        /// A value is never given here, where other users could see it
+        /// Never give the value here, because other users could see it
         #[arg(hide = true)]
         value: Option<String>,
-        /// The least role of a key whose runs may use it, by name or for cloning [default: submit]
+        /// The lowest role of a key whose runs may use it, by name or for cloning [default: submit]
         #[arg(long, value_enum)]
         role: Option<Least>,
         /// A host that GIT_TOKEN or GIT_SSH_KEY is for, with a port or for all of its ports; may be
@@ -84,10 +85,10 @@ enum Action {
         #[command(flatten)]
         aws: AwsFlags,
     },
-    /// Forget a secret
+    /// Remove a secret
     #[command(after_help = EXAMPLES)]
     Remove {
-        /// Which
+        /// The secret's name
         name: String,
         #[command(flatten)]
         aws: AwsFlags,
@@ -97,7 +98,7 @@ enum Action {
 /// A role that may name a secret: one that only reads runs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Least {
-    /// Everybody who may submit
+    /// Everybody who may submit runs
     Submit,
     /// Administrators
     Admin,
@@ -222,7 +223,7 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             for unreadable in &kept.unreadable {
                 context
                     .screen
-                    .say(&format!("{unreadable}. `mycli secrets set` sets it anew"));
+                    .say(&format!("{unreadable}. Set it with `mycli secrets set`"));
             }
             show(context, &kept.records, Roles::Shown)?;
         }

@@ -25,11 +25,11 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli status                        your latest run
-  mycli status 7XQ9                   by the end of its id; a unique beginning or a task's ARN do as well
+  mycli status 7XQ9                   by the unique end or beginning of its id, or its task's ARN
   mycli status 7XQ9 -o json | jq .waiting
-  mycli status --group nightly        how many stand where, and why some wait
+  mycli status --group nightly        how many are in each status, and why some wait
 
-Exit code: 0 whatever the run did, 1 if it cannot be shown.";
+Exit code: 0 if the run can be shown, whatever its result, or 1 if not.";
 
 /// The command line of `status`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct Status {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
     #[arg(conflicts_with = "group")]
     id: Option<String>,
-    /// How all runs of this group stand
+    /// Show the state of all runs of this group
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
 }
@@ -156,7 +156,7 @@ impl GroupStatus {
         if let Some(rerun) = &self.rerun {
             let going_on = match (rerun.done, rerun.cancelled) {
                 (false, _) => ", going on",
-                (true, true) => ", ended by the cancel of this group",
+                (true, true) => ", stopped because this group was cancelled",
                 (true, false) => "",
             };
             let age = moment::short(Utc::now() - rerun.at);

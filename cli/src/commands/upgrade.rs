@@ -18,13 +18,13 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli upgrade                             the functions and the template of this mycli
   mycli upgrade --stack ci
-  mycli upgrade --vcpus-spot 64             what the account may use by now
+  mycli upgrade --vcpus-spot 64             after the account's quota was raised
   mycli upgrade --parameter DefaultImage=alpine:3.20
 
-Parameters stay as they are unless they are given. What runs goes on: a task needs
-none of the functions, and what they would have been told meanwhile is told again.
+Parameters keep their values unless they are given. Running tasks go on: a task does not
+need the functions, and events that the functions miss meanwhile are sent again.
 
-Exit code: 0 if the stack is of this version, 1 if not.";
+Exit code: 0 if the stack has this version, 1 if not.";
 
 /// The command line of `upgrade`.
 #[derive(Args, Clone, Debug)]

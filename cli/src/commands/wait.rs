@@ -18,7 +18,7 @@ Examples:
   mycli wait 7XQ9 && ./deploy.sh
   mycli wait 7XQ9 -o json             the final record
 
-Exit code: as of exec.";
+Exit code: the same as exec.";
 
 /// The command line of `wait`.
 #[derive(Args, Clone, Debug)]

@@ -15,14 +15,14 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli whoami                        the key's name, its principal, its role, and which release answers
-  mycli whoami -o json | jq -r .principal       also name, role and release
-  mycli --local whoami                on this machine it is `local`
+  mycli whoami                        your name, principal and role, and the release of the API
+  mycli whoami -o json | jq -r .principal       also .name, .role and .release
+  mycli --local whoami                on this machine the principal is `local`
 
 A principal stays the same when its key is rotated. A key that is revoked and made again
-under the same name is another one.
+under the same name has another principal.
 
-Exit code: 0, or 1 if nobody answers or the key is refused.";
+Exit code: 0, or 1 if the API does not answer or refuses the key.";
 
 /// The command line of `whoami`.
 #[derive(Args, Clone, Debug)]

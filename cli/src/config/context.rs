@@ -72,7 +72,7 @@ pub(crate) struct ApiEndpoint {
     pub(crate) origin: EndpointOrigin,
 }
 
-/// What every command starts from; see the module's documentation.
+/// The state that every command starts from; see the module's documentation.
 pub(crate) struct Context {
     /// The global flags.
     pub(crate) global: Global,
@@ -80,7 +80,7 @@ pub(crate) struct Context {
     pub(crate) home: Home,
     /// The screen.
     pub(crate) screen: Rc<Screen>,
-    /// What a first-time user of this command could type after `mycli --local`.
+    /// An example of this command, for a first-time user to type after `mycli --local`.
     pub(crate) example: &'static str,
 }
 
@@ -225,7 +225,7 @@ impl Context {
         {
             Some(ProfileEntry { key: Some(key), .. }) => Ok(key.clone()),
             _ if any && endpoint.origin != EndpointOrigin::File => Err(Failure::Other(format!(
-                "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
+                "the key in {} belongs to another endpoint: give the key for {} in {API_KEY}",
                 self.home.config()?.display(),
                 endpoint.url
             ))),
@@ -263,7 +263,7 @@ fn address(said_by: &str, url: &str) -> Result<String, Failure> {
         return Ok(url.to_owned());
     }
     Err(Failure::Usage(format!(
-        "{said_by} is no URL of a stack: write https://host/stage, as `mycli init` printed it, without user name and query"
+        "{said_by} is not the URL of a stack: write https://host/stage, as `mycli init` printed it, without user name and query"
     )))
 }
 

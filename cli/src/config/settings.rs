@@ -70,7 +70,7 @@ pub(crate) enum SettingsError {
     },
     /// The file is not valid YAML or has unknown keys.
     #[error(
-        "{} is not right{}: it holds `endpoint` and `key`, or `stack` with a name and `stacks` with a map of each to its `endpoint`, `key`, \
+        "{} is not valid{}: it must hold `endpoint` and `key`, or `stack` with a name and `stacks` with a map of each name to its `endpoint`, `key`, \
          `account`, `region`, `aws_profile` and `endpoint_url`",
         path.display(),
         at(*line)
@@ -86,7 +86,7 @@ pub(crate) enum SettingsError {
     Encoding {
         /// The file.
         path: PathBuf,
-        /// What encoding it seems to have, and what to do.
+        /// The encoding that it seems to have, and the fix.
         fault: String,
     },
     /// The file does not have this stack.

@@ -63,7 +63,7 @@ impl AwsFlags {
     /// stack's.
     pub(crate) async fn open(&self, context: &Context) -> Result<Target, Failure> {
         if context.global.local || context.global.endpoint.is_some() {
-            let message = "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
+            let message = "this command is for a stack in an AWS account: name it with --stack, without --local and --endpoint";
             return Err(Failure::Usage(message.into()));
         }
         let name = context.stack()?;

@@ -29,7 +29,7 @@ pub(crate) enum EnvFileError {
     Encoding {
         /// The file.
         path: PathBuf,
-        /// What encoding it seems to have, and what to do.
+        /// The encoding that it seems to have, and the fix.
         problem: String,
     },
     /// A line that does not set a variable.
@@ -52,12 +52,12 @@ pub(crate) enum EnvFileError {
     FlagNotText(String),
 }
 
-/// What is wrong with a variable. The messages for a file quote nothing from the line, because the
+/// A fault of a variable. The messages for a file quote nothing from the line, because the
 /// line may be a piece of the value before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EnvFileFault {
     /// The text is empty.
-    #[error("is empty: write NAME=value, or NAME alone for the value that it has here")]
+    #[error("is empty: write NAME=value, or NAME alone to take its value from this environment")]
     Empty,
     /// There is a value without a name.
     #[error("has no name before the `=`: write NAME=value{SEVERAL}")]
@@ -72,7 +72,7 @@ pub(crate) enum EnvFileFault {
     #[error("has a value that begins with a quote and does not end with one{SEVERAL}")]
     Quote,
     /// The value is the first line of a key or a certificate.
-    #[error("has the first line alone of a key or a certificate{SEVERAL}")]
+    #[error("has only the first line of a key or a certificate{SEVERAL}")]
     Pem,
     /// The text holds a NUL byte.
     #[error(
@@ -86,8 +86,8 @@ pub(crate) enum EnvFileFault {
     NotText,
 }
 
-/// What to do with a value of several lines.
-const SEVERAL: &str = ". A value is one line, with its quotes, as for docker's --env-file: one of several lines goes with \
+/// Advice for a value of several lines.
+const SEVERAL: &str = ". A value is one line, with its quotes, as for docker's --env-file: give a value of several lines with \
                        -e NAME=\"$(cat FILE)\", or as a secret";
 
 /// The result of reading a `K=V` or a `K`.
@@ -100,7 +100,7 @@ pub(crate) enum Variable {
     Absent(String),
 }
 
-/// What a text asks for: a value, or the environment's value for a name.
+/// The meaning of a text: a value, or the environment's value for a name.
 enum Lookup<'t> {
     Value(&'t str, &'t str),
     FromHere(&'t str),
@@ -322,7 +322,7 @@ mod tests {
         let fault = |text: &str| flag(text).unwrap_err().to_string();
         assert_eq!(
             fault(""),
-            "-e: is empty: write NAME=value, or NAME alone for the value that it has here"
+            "-e: is empty: write NAME=value, or NAME alone to take its value from this environment"
         );
         assert!(
             fault("=x").starts_with("-e: has no name before the `=`"),

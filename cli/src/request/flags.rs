@@ -48,10 +48,10 @@ pub(crate) struct RunFlags {
     /// Processor: arm64 or x86_64
     #[arg(long)]
     pub(crate) arch: Option<String>,
-    /// Run on spare capacity, which is cheaper and may be taken back
+    /// Run on Fargate Spot, which is cheaper, but AWS may take the capacity back
     #[arg(long, conflicts_with = "on_demand")]
     pub(crate) spot: bool,
-    /// Run on capacity that stays
+    /// Run on Fargate on demand, whose capacity AWS does not take back
     #[arg(long)]
     pub(crate) on_demand: bool,
     /// IAM role to run with, by name or ARN
@@ -60,25 +60,25 @@ pub(crate) struct RunFlags {
     /// Secret with a private registry's credentials, by name or ARN
     #[arg(long, value_name = "SECRET")]
     pub(crate) registry_secret: Option<String>,
-    /// Of all runs with the same lock, run one at a time
+    /// Run only one at a time of all runs with this lock
     #[arg(long, value_name = "NAME")]
     pub(crate) lock: Option<String>,
-    /// Count the run in a group
+    /// Make the run a member of a group
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
     /// Run at most N of the group at a time
     #[arg(long, value_name = "N", value_parser = whole(1..=i64::from(MAX_PARALLEL_MAX)))]
     pub(crate) max_parallel: Option<i64>,
-    /// -100 to 100: among your waiting runs the higher goes first
+    /// -100 to 100; of your waiting runs, the one with the higher priority goes first
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
     pub(crate) priority: Option<i64>,
     /// Try again up to N times when it fails
     #[arg(long, value_name = "N", value_parser = whole(0..=i64::from(RETRIES_MAX)))]
     pub(crate) retries: Option<i64>,
-    /// Only when it failed for these causes: spot, host, failure
+    /// Try again only if it failed for these causes: spot, host, failure
     #[arg(long, value_name = "CAUSE,…", value_delimiter = ',')]
     pub(crate) retry_on: Vec<String>,
-    /// Sent again within 24 hours, it is the same run
+    /// A key of your choice; sent again within 24 hours, it gives the same run, not a new one
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
     /// A short name, for people
@@ -95,7 +95,7 @@ pub(crate) struct LaunchFlags {
     /// Check the request and print it; run nothing
     #[arg(long, conflicts_with = "detach")]
     pub(crate) dry_run: bool,
-    /// With --local: run on this machine's own shell, whatever the image
+    /// With --local: run in this machine's own shell, and ignore the image
     #[arg(long)]
     pub(crate) host: bool,
 }

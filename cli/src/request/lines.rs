@@ -209,12 +209,12 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut LineFaults<'_
     }
     // A variable's value is never printed, not even where it has the wrong type.
     let Value::Object(variables) = value else {
-        return faults.add(number, None, Some(key), "is not an object of texts");
+        return faults.add(number, None, Some(key), "must map names to texts");
     };
     for (name, value) in variables.iter().filter(|(_, value)| !value.is_string()) {
         let problem = match value {
             Value::Null => "is null: write \"\" for an empty text, or leave it out",
-            _ => "is no text: write it in quotes",
+            _ => "is not a text: write it in quotes",
         };
         faults.add(
             number,
@@ -348,7 +348,7 @@ mod tests {
             b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": [5]}, \"image\": \"i\"}",
             &[
                 "f:1: comand: unknown field `comand`, expected one of",
-                "f:1: env.A: is no text",
+                "f:1: env.A: is not a text",
                 "f:1: retries: invalid type",
             ],
         );
@@ -356,7 +356,7 @@ mod tests {
             b"{\"command\": \"a\", \"env\": {\"A\": null, \"B=hidden\": []}, \"secrets\": [null]}",
             &[
                 "f:1: env.A: is null: write \"\"",
-                "f:1: env.B=: is no text",
+                "f:1: env.B=: is not a text",
                 "f:1: secrets: entry 1 is null: leave it out",
             ],
         );

@@ -42,7 +42,7 @@ pub(crate) enum ProjectError {
         path: PathBuf,
         /// The line number, from 1, if it is known.
         line: Option<usize>,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
 }
@@ -66,7 +66,7 @@ impl Project {
             let what = if path.is_dir() {
                 "a folder"
             } else {
-                "no plain file"
+                "not a plain file"
             };
             let problem = format!("is {what}: the settings of a project are a file of this name");
             return Err(ProjectError::Form {
@@ -312,7 +312,7 @@ mod tests {
         check("failed to read");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
-        check("is no plain file");
+        check("is not a plain file");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         check("is a folder");

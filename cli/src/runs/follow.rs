@@ -33,7 +33,7 @@ const FULL_PAGE: usize = 100;
 const EMPTY_PAGES: u32 = 10;
 /// How often a quiet run's record is read, in case its log is never marked complete.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
-/// What is shown while reads of the log are throttled.
+/// The message while reads of the log are throttled.
 const THROTTLED: &str =
     "logs are read too often in this AWS account and region; waiting for a turn";
 /// How long to wait for the rest of a log after its run is over.
@@ -238,7 +238,7 @@ fn chance() -> u128 {
     u128::from(getrandom::u32().unwrap_or_default())
 }
 
-/// What we remember of the record while we follow the log.
+/// The part of the record that we remember while we follow the log.
 #[derive(Default)]
 struct Record {
     seen_at: Option<Instant>,
@@ -384,7 +384,7 @@ fn advice(client: &Client, id: &ExecutionId) -> String {
     )
 }
 
-/// What a run is doing, in one line.
+/// The present state of a run, in one line.
 pub(crate) fn progress(run: &ExecutionView) -> String {
     match &run.waiting {
         Some(waiting) => format!("{}: {}", run.status, position(waiting)),

@@ -28,7 +28,7 @@ pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String
         ([], words) => {
             let words = words.iter().map(String::as_str);
             shlex::try_join(words).map_err(|_| {
-                Failure::Usage("the command holds a NUL byte, which no shell can be given".into())
+                Failure::Usage("the command holds a NUL byte, which a shell cannot take".into())
             })
         }
         (words, _) => Err(Failure::Usage(format!(
@@ -50,7 +50,7 @@ pub(crate) async fn run(
 ) -> Result<u8, Failure> {
     if let (true, Some(image)) = (flags.host, &request.image) {
         context.screen.say(&format!(
-            "runs by this machine's own shell (--host), not in the image {image}"
+            "runs in this machine's own shell (--host), not in the image {image}"
         ));
     }
     start(client, flags).await?;

@@ -107,13 +107,13 @@ fn resumable(id: &Name) -> Result<Name, Failure> {
         Some(at) if now - at > KNOWN_FOR => {
             let at = crate::terminal::moment::shown(at);
             format!(
-                "{id} is of {at}, and a submission can be resumed for 24 hours; `mycli history --group {id}` shows what ran of it"
+                "{id} began at {at}, and a submission can be resumed only for 24 hours; `mycli history --group {id}` shows its runs"
             )
         }
         Some(at) if at - now <= CLOCKS_DIFFER => return Ok(id.clone()),
         _ => format!(
-            "`{id}` is no submission's id: they begin with {PREFIX}, and the first line of what was cut short has it. Without --resume it \
-             is a new submission"
+            "`{id}` is not a submission's id: an id begins with {PREFIX}, and the interrupted command printed it in its first line. Without \
+             --resume, this is a new submission"
         ),
     };
     Err(Failure::Usage(format!("--resume: {why}")))
@@ -291,7 +291,7 @@ fn chunks(submission: &BulkSubmission, lines: &[ReadyLine]) -> Vec<Vec<u8>> {
     chunks
 }
 
-/// What may still be added to a body: a comma before a line, and the end.
+/// The bytes that may still be added to a body: a comma before a line, and the end.
 const AROUND: usize = ",]}".len();
 
 fn closed(body: String) -> Vec<u8> {
@@ -318,7 +318,7 @@ pub(crate) async fn run(
         "submitting"
     };
     context.screen.say(&format!(
-        "{begun} {} {} as {id}; if that is cut short, the same command with --resume {id} goes on",
+        "{begun} {} {} as {id}; if interrupted, the same command with --resume {id} continues",
         batch.len(),
         runs(batch.len())
     ));
@@ -336,8 +336,8 @@ pub(crate) async fn run(
     let sent = sent.sorted();
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
         context.screen.say(&format!(
-            "nothing was known of {id}: {} new {} for the first time. If others were meant, the id is another, or the key or stack is: \
-             `{} cancel --group {}` stops these",
+            "nothing was known of {id}: {} new {} for the first time. If you meant another submission, check the id, the key and the stack; \
+             `{} cancel --group {}` stops the new runs",
             sent.accepted.len(),
             if sent.accepted.len() == 1 { "run was submitted" } else { "runs were submitted" },
             program(context),
@@ -476,7 +476,7 @@ async fn cancel_all(
             closed = cancel::until_closed(context, client, &group, mark) => closed,
             () = interrupts.any() => {
                 context.screen.no_progress();
-                context.screen.say("nothing more of it starts; those that run are stopped without anybody looking on");
+                context.screen.say("no more of its runs start; running ones are stopped in the background");
                 return Ok(());
             }
         };
@@ -513,7 +513,7 @@ fn go_on(context: &Context, submission: &BulkSubmission, sent: &Sent, of: usize)
     let id = &submission.id;
     let recorded = sent.recorded().count();
     context.screen.say(&format!(
-        "cut short: {recorded} of {of} are known to be accepted, and will run; the same command with --resume {id} goes on, \
+        "interrupted: {recorded} of {of} are known to be accepted, and will run; the same command with --resume {id} continues, \
          `{} cancel --group {}` stops them",
         program(context),
         submission.group
@@ -869,7 +869,7 @@ mod tests {
                 panic!("{wrong} is resumed")
             };
             assert!(
-                words.starts_with("--resume: `") && words.contains("is no submission's id"),
+                words.starts_with("--resume: `") && words.contains("is not a submission's id"),
                 "{words}"
             );
         }

@@ -19,7 +19,7 @@ const VALUE_MAX: u64 = 1 << 20;
 pub(crate) fn secret_line(context: &Context, prompt: &str) -> Result<SecretString, Failure> {
     let line = line_unseen(context, prompt).map_err(Failure::io("read standard input"))?;
     let line = String::from_utf8(line)
-        .map_err(|_| Failure::Usage("what is on standard input is not UTF-8".into()))?;
+        .map_err(|_| Failure::Usage("standard input is not UTF-8".into()))?;
     Ok(line.into())
 }
 

@@ -29,7 +29,7 @@ const PAUSE: Backoff = Backoff {
 /// An item that the service did not accept.
 pub(crate) struct LeftItem<T> {
     pub(crate) item: T,
-    /// What the service said about it.
+    /// The service's message about it.
     pub(crate) fault: Fault,
 }
 
@@ -58,7 +58,7 @@ where
         }
         if let Some(hopeless) = left.iter().find(|left| !left.may_pass() || round == AGAIN) {
             let fault = hopeless.fault.clone();
-            let words = format!("{} were not taken: {}", left.len(), fault.words);
+            let words = format!("{} were not accepted: {}", left.len(), fault.words);
             return Err(Fault { words, ..fault }.of_service(service));
         }
         tokio::time::sleep(PAUSE.pause(round, System.bits())).await;
@@ -145,7 +145,7 @@ mod tests {
         let error = send("the queue", vec![1], call).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the queue is unavailable: InternalError: 1 were not taken: try again"
+            "the queue is unavailable: InternalError: 1 were not accepted: try again"
         );
         assert_eq!(*calls.lock().unwrap(), AGAIN + 1);
     }

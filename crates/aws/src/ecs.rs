@@ -30,7 +30,7 @@ const SERVICE: &str = "ECS";
 /// Most characters of the reason that `StopTask` keeps (ECS API reference).
 const REASON_MAX: usize = 1024;
 
-/// What a task definition needs besides its content.
+/// The needs of a task definition besides its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The prefix of the family's name: `mycli-<stack>`.

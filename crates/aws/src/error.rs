@@ -25,7 +25,7 @@ pub enum Remedy {
 pub struct Fault {
     /// The error's code, if the service gave one: `ThrottlingException`.
     pub code: Option<String>,
-    /// What the service said, or what happened on the way to it.
+    /// The service's message, or the failure on the way to it.
     pub words: String,
     /// The remedy of the failure.
     pub remedy: Remedy,

@@ -125,13 +125,13 @@ pub struct Installation {
     pub settings: Settings,
     /// The names from which the adapters are built.
     pub names: Names,
-    /// What task definitions are built from; only the launcher registers any.
+    /// The parts that task definitions are built from; only the launcher registers any.
     pub registration: Option<Registration>,
 }
 
 /// The variables that are missing or wrong, each with its fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the function's environment is not that of a stack: {}; `mycli upgrade` sets it anew", .0.join("; "))]
+#[error("the function's environment variables are not those of a stack: {}; `mycli upgrade` sets them again", .0.join("; "))]
 pub struct BadEnvironment(pub Vec<String>);
 
 impl Installation {

@@ -78,7 +78,7 @@ pub enum AccountError {
         message: String,
     },
     /// The answer lacks fields that AWS always sends.
-    #[error("the address answers, but not as AWS does: is {0} right?")]
+    #[error("the address answers, but not like AWS: check that {0} is right")]
     Foreign(String),
     /// The call failed.
     #[error(transparent)]

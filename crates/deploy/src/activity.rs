@@ -1,4 +1,4 @@
-//! What a stack's table records of the runs that have not ended.
+//! The facts in a stack's table about the runs that have not ended.
 
 use aws::dynamo::DynamoStore;
 use chrono::{DateTime, Utc};

@@ -72,7 +72,7 @@ pub struct DeadLetter {
     pub id: String,
     /// When it was first sent.
     pub sent_at: Option<DateTime<Utc>>,
-    /// What it is about, in words.
+    /// Its subject, in words.
     pub about: String,
     /// The execution that it names.
     pub execution: Option<ExecutionId>,
@@ -212,25 +212,25 @@ fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
 
 fn described(body: &str) -> (String, Option<ExecutionId>) {
     match serde_json::from_str(body) {
-        Ok(Message::Wakeup { backlog, id }) => (format!("start what waits for {backlog}"), id),
-        Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
+        Ok(Message::Wakeup { backlog, id }) => (format!("start runs that wait for {backlog}"), id),
+        Ok(Message::Check { id }) => ("check this execution".into(), Some(id)),
         Ok(Message::CancelGroup { group }) => (
             format!("close the members of the cancelled group {group}"),
             None,
         ),
         Ok(Message::RerunGroup { group }) => (
-            format!("run again what failed, as members of {group}"),
+            format!("repeat the failed runs, as members of {group}"),
             None,
         ),
-        Err(_) => ("not a message of mycli's".into(), None),
+        Err(_) => ("not a message of mycli".into(), None),
     }
 }
 
 fn event(body: &str) -> (String, Option<ExecutionId>) {
     match meaning(body) {
         DeadEvent::Task(id) => ("a task has changed".into(), Some(id)),
-        DeadEvent::Log => ("lines of a log".into(), None),
-        DeadEvent::Sweep => ("the minute's sweep".into(), None),
+        DeadEvent::Log => ("new log lines".into(), None),
+        DeadEvent::Sweep => ("the sweep of each minute".into(), None),
         DeadEvent::Ends(n) => (
             format!("{n} ends of executions could not be announced"),
             None,
@@ -332,7 +332,7 @@ mod tests {
         ));
         assert_eq!(
             (about.as_str(), execution.unwrap().as_str()),
-            ("start what waits for pool:fargate-spot", ID)
+            ("start runs that wait for pool:fargate-spot", ID)
         );
     }
 }

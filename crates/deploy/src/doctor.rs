@@ -242,7 +242,7 @@ fn credentials(facts: &Facts) -> Check {
         Err(why) => Check::wrong(
             "credentials",
             why,
-            "see above; `aws sts get-caller-identity` shows whether it worked",
+            "fix this error, then check with `aws sts get-caller-identity`",
         ),
     }
 }
@@ -276,7 +276,7 @@ fn stack(facts: &Facts) -> Check {
         Err(why) => Check::wrong(
             name,
             why,
-            "give these credentials the right to call CloudFormation, then ask again",
+            "give these credentials the right to call CloudFormation, then run this again",
         ),
         Ok(None) => Check::wrong(
             name,
@@ -293,7 +293,7 @@ fn stack(facts: &Facts) -> Check {
             match stack.condition() {
                 StackCondition::Stands => Check::ok(name, detail),
                 StackCondition::Busy => {
-                    Check::wrong(name, detail, "wait for the end of that, and ask again")
+                    Check::wrong(name, detail, "wait until that is over, and run this again")
                 }
                 StackCondition::NeverStood | StackCondition::Stuck => {
                     Check::wrong(name, detail + &why, facts.command("init"))
@@ -352,9 +352,9 @@ fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &KnownQuota) -> Ch
     match (known, limit) {
         (KnownQuota::Unknown(why), _) => Check::unknown(
             name,
-            format!("{title}: Service Quotas cannot be asked ({why})"),
+            format!("{title}: Service Quotas cannot be read ({why})"),
         ),
-        (KnownQuota::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
+        (KnownQuota::Unset, _) => Check::unknown(name, format!("{title}: AWS reports no quota")),
         (KnownQuota::Vcpus(0), _) => Check::wrong(
             name,
             format!("{title}: the account may use no vCPUs at all"),
@@ -413,7 +413,7 @@ fn records(facts: &Facts) -> Vec<Check> {
     };
     let check = |record: &UnreadableRecord| {
         let fix = format!(
-            "a newer release may read it: {}; or give it up: {}",
+            "a newer release may be able to read it: {}; or remove it: {}",
             facts.command("upgrade"),
             facts.command(&format!("forget {}", record.id))
         );
@@ -424,7 +424,7 @@ fn records(facts: &Facts) -> Vec<Check> {
         )
     };
     if activity.unreadable.is_empty() {
-        return vec![Check::ok(name, "all that were looked at can be read")];
+        return vec![Check::ok(name, "all records checked can be read")];
     }
     activity.unreadable.iter().map(check).collect()
 }
@@ -458,7 +458,7 @@ fn waiting(facts: &Facts) -> Vec<Check> {
             LAUNCH_MAX.num_minutes()
         );
         let fix = format!(
-            "look at why: {}; or stop it: {}",
+            "see why: {}; or cancel it: {}",
             facts.command(&format!("status {}", first.id)),
             facts.command(&format!("cancel {}", first.id))
         );
@@ -471,11 +471,11 @@ fn waiting(facts: &Facts) -> Vec<Check> {
     {
         let hours = (facts.now - backlog.since).num_hours();
         let detail = format!(
-            "the first in line for {} has waited for {hours} h",
+            "the first run in the backlog of {} has waited for {hours} h",
             backlog.key
         );
         let fix = format!(
-            "{} says what it waits for; raise the quota, or cancel what holds it",
+            "{} shows why it waits; raise the quota, or cancel the run that holds it up",
             facts.command(&format!("status {}", backlog.head))
         );
         checks.push(Check::wrong(name, detail, fix));
@@ -513,7 +513,7 @@ fn secrets_kept(facts: &Facts) -> Check {
     }
     if let Some(first) = without_record.first() {
         let detail = format!(
-            "values that no run may name, since mycli did not set them: {}",
+            "values that mycli did not set, so no run may use them: {}",
             without_record.join(", ")
         );
         let fix = format!(
@@ -537,14 +537,14 @@ fn log_writers(facts: &Facts) -> Check {
     };
     let untold = |(why, names): (&String, &Vec<String>)| {
         format!(
-            "whether {} can write into the streams of tasks is not known: {why}",
+            "it is unknown whether {} can write into the streams of tasks: {why}",
             some_of(names)
         )
     };
     let untold: Vec<_> = writers.untold.iter().map(untold).collect();
     if !writers.others.is_empty() {
         let found = format!(
-            "{} can write into the streams of tasks, and forge how a run ended if they learn its secret",
+            "{} can write into the streams of tasks, and could forge the end of a run if they learn its secret",
             some_of(&writers.others)
         );
         let detail = [vec![found], untold].concat().join("; ");
@@ -586,7 +586,7 @@ fn some_of(names: &[String]) -> String {
 
 fn key(facts: &Facts, api: &Result<(), String>) -> Check {
     match api {
-        Ok(()) => Check::ok("API", "it answers, and takes your key"),
+        Ok(()) => Check::ok("API", "it answers, and accepts your key"),
         Err(why) => Check::wrong("API", why, facts.command("init")),
     }
 }
@@ -898,7 +898,7 @@ mod tests {
         one_finding(
             &facts,
             "secrets",
-            "did not set them: OTHER",
+            "did not set, so no run may use them: OTHER",
             "mycli secrets remove OTHER",
         );
     }
@@ -975,7 +975,7 @@ mod tests {
             (found.verdict, found.detail.as_str(), found.fix),
             (CheckVerdict::Unknown, denied, None)
         );
-        let untold = BTreeMap::from([("only 50 are looked at closely".to_owned(), names(6))]);
+        let untold = BTreeMap::from([("only 50 are checked closely".to_owned(), names(6))]);
         let some = look_at_writers(Ok(Writers {
             untold: untold.clone(),
             administrators: names(1),

@@ -10,7 +10,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to {doing}: {message}{}", code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default())]
 pub struct CallError {
-    /// What was being done; completes "failed to".
+    /// The action that failed; completes "failed to".
     pub doing: String,
     /// The service's error code, if it answered.
     pub code: Option<String>,

@@ -109,7 +109,7 @@ async fn is_tagged(account: &Account, role: &str) -> Result<bool, CallError> {
     }
 }
 
-/// What happened to our own role after its stack was removed.
+/// The fate of our own role after its stack was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LogRoleFate {
     /// The role is gone. The account's setting is cleared if it named the role.

@@ -36,7 +36,7 @@ pub const OWN_PARAMETERS: [&str; 6] = [
 /// The parameter with the IAM path of the roles that runs may name.
 const TASK_ROLE_PATH: &str = "TaskRolePath";
 
-/// What to deploy.
+/// The input of a deployment.
 #[derive(Clone, Debug)]
 pub struct InstallWish<'a> {
     /// The template.
@@ -54,7 +54,7 @@ pub struct InstallWish<'a> {
 pub struct Deployed {
     /// The stack after the deployment.
     pub stack: StackView,
-    /// What was done to the stack.
+    /// The change to the stack.
     pub change: StackChange,
     /// The version of the stack before, if it existed.
     pub version_before: Option<String>,
@@ -161,7 +161,7 @@ async fn make(
             ..
         }) if service_role::is_not_ready(&event) => {
             tell(StackProgress::Step(
-                "ECS could not use its service-linked role yet: once more".into(),
+                "ECS could not use its service-linked role yet: trying again".into(),
             ));
             ready(stacks, tell).await?;
             Ok(stacks.create(url, settings, tell).await?)
@@ -212,13 +212,13 @@ async fn found_parameters(
             LogRole::Unset => "create",
             LogRole::Set(arn) => {
                 tell(StackProgress::Step(format!(
-                    "API Gateway logs with {arn} in this account and region: that stays"
+                    "API Gateway logs with {arn} in this account and region: keeping that role"
                 )));
                 "keep"
             }
             LogRole::Gone(arn) => {
                 let told = format!(
-                    "API Gateway is to log with {arn}, which is not there any more: making another role"
+                    "API Gateway is set to log with {arn}, which no longer exists: making another role"
                 );
                 tell(StackProgress::Step(told));
                 "create"
@@ -265,7 +265,7 @@ async fn ready(
             StackCondition::Stands => return Ok(Some(stack)),
             StackCondition::Busy => {
                 tell(StackProgress::Step(format!(
-                    "the stack is {}: waiting for the end of that",
+                    "the stack is {}: waiting until that is over",
                     stack.status
                 )));
                 stacks.settle(&stack, tell).await?;
@@ -281,7 +281,7 @@ async fn ready(
             }
             StackCondition::Stuck => {
                 tell(StackProgress::Step(
-                    "undoing an earlier change got stuck: going on with it".into(),
+                    "undoing an earlier change got stuck: continuing it".into(),
                 ));
                 Some(stacks.unstick(&stack, tell).await?)
             }

@@ -287,7 +287,7 @@ impl Listing {
     }
 }
 
-/// What a statement permits, before denials and boundaries.
+/// The effect of a statement, before denials and boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
     /// It does not permit writing into the streams of tasks.
@@ -426,7 +426,7 @@ impl Simulation {
         for (asked, suspect) in suspects.into_iter().enumerate() {
             let name = words(&suspect.arn).to_owned();
             if asked == ASKED_MAX {
-                refusal.get_or_insert_with(|| format!("only {ASKED_MAX} are looked at closely"));
+                refusal.get_or_insert_with(|| format!("only {ASKED_MAX} are checked closely"));
             }
             let answer = match refusal.clone() {
                 Some(why) => Err(why),

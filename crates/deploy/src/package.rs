@@ -81,7 +81,7 @@ fn glibc_version(text: &str) -> Option<Glibc> {
 pub enum PackageError {
     /// No folder has the zips.
     #[error(
-        "the functions' code is not here: looked for {} in {}.\nA release of mycli has them in `functions/` beside the program; built from \
+        "the functions' code was not found: looked for {} in {}.\nA release of mycli has them in `functions/` beside the program; built from \
          source, `just package` makes them: then give --functions target/package", names(), list(.0)
     )]
     Missing(Vec<PathBuf>),
@@ -106,7 +106,7 @@ pub enum PackageError {
     Program(PathBuf),
     /// A program requires a newer glibc than Lambda has.
     #[error(
-        "{} asks for glibc {}.{}, and Lambda has {}.{}: build it against an older one, with `just package arm64` (cargo-lambda) or \
+        "{} needs glibc {}.{}, and Lambda has {}.{}: build it against an older one, with `just package arm64` (cargo-lambda) or \
          `cargo zigbuild --target …-unknown-linux-gnu.2.34`, or on an older distribution", path.display(), needed.0, needed.1, GLIBC.0, GLIBC.1
     )]
     Glibc {
@@ -354,7 +354,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         for part in [
-            "state-tracker asks for glibc 2.38",
+            "state-tracker needs glibc 2.38",
             "Lambda has 2.34",
             "cargo-lambda",
             "zigbuild",

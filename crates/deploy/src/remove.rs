@@ -50,7 +50,7 @@ pub enum RemoveError {
     Call(#[from] CallError),
 }
 
-/// What was removed.
+/// The things that were removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Whether there was a stack.
@@ -132,9 +132,9 @@ async fn remove_log_role(
 ) -> Result<(), CallError> {
     tell(StackProgress::Step(
         match gateway_log::remove(account, role).await? {
-            LogRoleFate::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
+            LogRoleFate::Nothing => format!("removed {role}, the log role of API Gateway"),
             LogRoleFate::InUse => {
-                format!("{role} stays: other APIs of this region write their logs by it")
+                format!("{role} stays: other APIs of this region use it to write their logs")
             }
         },
     ));
@@ -174,7 +174,7 @@ async fn settled(
         return Ok(Some(stack));
     }
     tell(StackProgress::Step(format!(
-        "the stack is {}: waiting for the end of that",
+        "the stack is {}: waiting until that is over",
         stack.status
     )));
     stacks.settle(&stack, tell).await?;
@@ -232,7 +232,7 @@ async fn remove_stack(
                 ..
             }) if tried < TRIES && event.kind == "AWS::ECS::Cluster" => {
                 tell(StackProgress::Step(
-                    "tasks were started meanwhile: once more".into(),
+                    "tasks were started meanwhile: trying again".into(),
                 ));
             }
             Err(error) => return Err(error.into()),

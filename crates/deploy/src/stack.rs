@@ -98,7 +98,7 @@ pub struct StackView {
     pub is_adopted: bool,
 }
 
-/// What can be done with a stack.
+/// The possible next steps with a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackCondition {
     /// The stack is complete and can be changed.
@@ -131,7 +131,7 @@ impl StackCondition {
 }
 
 impl StackView {
-    /// What can be done with the stack.
+    /// The possible next steps with the stack.
     #[must_use]
     pub fn condition(&self) -> StackCondition {
         StackCondition::of(&self.status)
@@ -276,7 +276,7 @@ const WAYS_OUT: [(&[&str], &str); 6] = [
     ),
     (
         &["unreservedconcurrentexecution"],
-        "The account's Lambda concurrency has no room for what is to be reserved: leave ReservedConcurrency at 0, or have the quota \
+        "The account's Lambda concurrency has no room for the concurrency to reserve: leave ReservedConcurrency at 0, or have the quota \
          L-B99A9384 (lambda) raised",
     ),
 ];

@@ -57,7 +57,7 @@ pub enum SettleError {
     )]
     Absent(String),
     /// The table was removed during the wait.
-    #[error("the table {0} is not there any more")]
+    #[error("the table {0} no longer exists")]
     Gone(String),
     /// A call failed.
     #[error(transparent)]
@@ -226,7 +226,7 @@ impl Table {
 fn waiting(why: &str, since: Duration) -> String {
     let minutes = since.as_secs() / 60;
     match minutes {
-        0 => format!("{why}: waiting for that (after Ctrl-C the same command goes on from here)"),
+        0 => format!("{why}: waiting for that (after Ctrl-C, the same command continues)"),
         minutes => format!("{why}: still waiting after {minutes} minutes"),
     }
 }

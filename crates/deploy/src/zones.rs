@@ -44,7 +44,7 @@ pub(crate) async fn choose(account: &Account) -> Result<Vec<String>, CallError> 
     if zones.len() < 2 {
         let found = if zones.is_empty() { "none" } else { "one" };
         let message = format!(
-            "{} has {found} with Fargate that this account may use, and two are needed: bring your own network with --parameter \
+            "{} has {found} with Fargate that this account may use, and the stack needs two: bring your own network with --parameter \
              VpcId=… and SubnetIds=…, or use another --region",
             account.region
         );

@@ -620,7 +620,7 @@ pub struct LogLineView {
 pub struct KeyView {
     /// Its name.
     pub name: String,
-    /// What it may do.
+    /// The actions that it may take.
     pub role: Role,
     /// When it was made.
     pub created_at: Timestamp,
@@ -658,7 +658,7 @@ pub struct Whoami {
     pub name: String,
     /// The principal that the key belongs to.
     pub principal: Principal,
-    /// What it may do.
+    /// The actions that it may take.
     pub role: Role,
 }
 

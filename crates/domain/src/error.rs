@@ -83,7 +83,7 @@ impl PortError {
 pub struct Unavailable {
     /// The service: "the store", "the queue", "ECS".
     pub service: &'static str,
-    /// What happened.
+    /// The cause.
     pub source: ErrorSource,
 }
 
@@ -144,7 +144,7 @@ impl fmt::Display for Rejected {
                 write!(f, "{service} denied access: {source}")
             }
             RejectionKind::Missing => {
-                write!(f, "{service} does not have what was asked for: {source}")
+                write!(f, "{service} has no such resource: {source}")
             }
             RejectionKind::Invalid => write!(f, "{service} rejected the request: {source}"),
         }

@@ -155,7 +155,7 @@ pub enum Outcome {
         /// The reason, in plain words, with the name of the caller who cancelled.
         reason: String,
     },
-    /// Nothing can tell how it ended.
+    /// It is unknown how it ended.
     Lost {
         /// The reason, in plain words.
         reason: String,
@@ -221,7 +221,7 @@ pub enum ExecutionStatus {
     TimedOut,
     /// Cancelled by somebody.
     Cancelled,
-    /// Nothing can tell how it ended.
+    /// It is unknown how it ended.
     Lost,
     /// A status of a newer release, or one that is only shown ([`UNREADABLE`]).
     Other(String),

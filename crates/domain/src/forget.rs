@@ -99,12 +99,12 @@ impl Untold {
 impl fmt::Display for Untold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Anything => "whether it held a lock or capacity cannot be told: its status cannot be read",
-            Self::Lock => "which lock it held cannot be told: its request cannot be read",
-            Self::Group => "which group's limit it held cannot be told: its request cannot be read",
-            Self::Pool => "how much capacity it held cannot be told: its pool or its size cannot be read",
-            Self::Task => "whether a task runs for it cannot be told: its attempts cannot be read",
-            Self::Launch => "whether a task was started for it cannot be told: no answer to its launch is on record",
+            Self::Anything => "it is unknown whether it held a lock or capacity: its status cannot be read",
+            Self::Lock => "it is unknown which lock it held: its request cannot be read",
+            Self::Group => "it is unknown which group's limit it held: its request cannot be read",
+            Self::Pool => "it is unknown how much capacity it held: its pool or its size cannot be read",
+            Self::Task => "it is unknown whether a task runs for it: its attempts cannot be read",
+            Self::Launch => "it is unknown whether a task was started for it: no answer to its launch is on record",
         })
     }
 }

@@ -37,7 +37,7 @@ pub enum GitHostError {
     MoreThanAHost(String),
     /// It is neither a name nor an address.
     #[error(
-        "`{0}` is no host: write a name or an address, as in github.com or git.example.com:8443"
+        "`{0}` is not a host: write a name or an address, as in github.com or git.example.com:8443"
     )]
     NoHost(String),
 }

@@ -62,7 +62,7 @@ fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<St
     let name = &secret.name;
     if submitter < secret.role {
         return Some(format!(
-            "{name} is for runs that a key of role {} submits; the clone goes on without it",
+            "{name} is for runs that a key of role {} submits, so the clone does not use it",
             secret.role
         ));
     }
@@ -72,7 +72,7 @@ fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<St
     }
     let host = repo.host().unwrap_or_default();
     Some(format!(
-        "{name} is not for {host} (`mycli secrets set --host` says for which hosts it is); the clone goes on without it"
+        "{name} is not for {host}, so the clone does not use it (`mycli secrets set --host` changes its hosts)"
     ))
 }
 
@@ -182,8 +182,8 @@ mod tests {
             )
             .as_deref(),
             Some(
-                "GIT_TOKEN is not for evil.example (`mycli secrets set --host` says for which hosts it is); the clone goes \
-                 on without it"
+                "GIT_TOKEN is not for evil.example, so the clone does not use it (`mycli secrets set --host` changes its \
+                 hosts)"
             )
         );
         assert_eq!(
@@ -193,7 +193,7 @@ mod tests {
             )
             .as_deref(),
             Some(
-                "GIT_TOKEN is for runs that a key of role admin submits; the clone goes on without it"
+                "GIT_TOKEN is for runs that a key of role admin submits, so the clone does not use it"
             )
         );
     }

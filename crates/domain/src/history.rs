@@ -102,7 +102,7 @@ impl Cursor {
             .ok_or_else(|| FieldError {
                 field: "cursor".into(),
                 message:
-                    "is not a cursor of this API; pass next_cursor of the page before as it is"
+                    "is not a cursor of this API; pass next_cursor of the previous page unchanged"
                         .into(),
             })
     }
@@ -218,7 +218,7 @@ impl LogCursor {
         FieldError {
             field: "cursor".into(),
             message:
-                "is not a cursor of this log, or is older than a day; pass next_cursor of the answer before as it is"
+                "is not a cursor of this log, or is older than a day; pass next_cursor of the previous answer unchanged"
                     .into(),
         }
     }

@@ -239,7 +239,8 @@ pub trait LaunchStore: ReadStore {
     ) -> impl Future<Output = Result<(u32, u64), PortError>> + Send;
 }
 
-/// What the sweep reads and corrects: everything that is under way, whatever it waits for.
+/// The store for the sweep, which reads and corrects everything that is under way, whatever it
+/// waits for.
 pub trait SweepStore: WriteStore {
     /// Returns the execution that this task was started for.
     fn of_task(
@@ -312,8 +313,8 @@ pub trait Definitions: Send + Sync {
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// What is known of the secrets that are set: their names and which keys may use them, never their
-/// values.
+/// The known facts about the secrets that are set: their names and which keys may use them, never
+/// their values.
 pub trait Secrets: Send + Sync {
     /// Returns the secret of this name.
     fn find_secret(
@@ -382,7 +383,7 @@ pub enum LaunchError {
     Full {
         /// The resource that was short.
         shortage: Shortage,
-        /// What ECS said.
+        /// ECS's message.
         words: String,
     },
     /// The task can never be started as requested.
@@ -477,11 +478,11 @@ pub struct LogPage {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
     /// The cursor does not belong to this stream, or is no longer valid.
-    #[error("the cursor leads nowhere")]
+    #[error("the cursor is not valid")]
     Cursor,
     /// CloudWatch Logs throttles reads in this account and region. Nothing was read; repeat the
     /// same read later.
-    #[error("CloudWatch Logs is asked too often in this account and region")]
+    #[error("CloudWatch Logs is read too often in this account and region")]
     Throttled,
     /// The call itself failed.
     #[error(transparent)]

@@ -225,7 +225,7 @@ impl LaunchRequest {
 pub struct Source {
     /// The repository.
     pub repo: RepoUrl,
-    /// What to check out; none means the repository's default branch.
+    /// The ref to check out; none means the repository's default branch.
     pub reference: Option<GitRef>,
 }
 
@@ -290,7 +290,7 @@ pub enum Place {
 pub struct FieldError {
     /// The request's key, with `.name` or `[index]` for a part of it.
     pub field: String,
-    /// What is wrong, the limit, and what to do. The text continues the field's name and holds no
+    /// The fault, the limit, and the fix. The text continues the field's name and holds no
     /// value that may be secret.
     pub message: String,
 }

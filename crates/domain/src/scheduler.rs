@@ -36,7 +36,7 @@ use adaptive_limit::Shortage;
 use snapshot::max_of;
 use state::Room;
 
-/// What a launcher does next with a backlog.
+/// The launcher's next step with a backlog.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Nothing: no entry is due.
@@ -54,7 +54,7 @@ pub enum Decision {
     Promote(Hold, ExecutionId, LimitKey),
 }
 
-/// What becomes of an execution that will not start from its pool.
+/// The fate of an execution that will not start from its pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// It ends, for this reason: no limit here can ever admit it.

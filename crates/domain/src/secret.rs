@@ -1,4 +1,4 @@
-//! What is known of a secret, without its value.
+//! The known facts about a secret, without its value.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -28,7 +28,7 @@ pub enum ValueError {
     NotText,
     /// The value is longer than a variable can be.
     #[error(
-        "the value has {bytes} bytes, the limit of a variable of this name is {most}: keep a file where the command can fetch it"
+        "the value has {bytes} bytes, and the limit for a variable of this name is {most}: keep it in a file that the command can fetch"
     )]
     TooLong {
         /// The number of bytes that it has.

@@ -89,7 +89,7 @@ impl Allowed {
                 _ => fault(
                     "task_role",
                     format!(
-                        "is none of this stack's: its ARN must begin with {}",
+                        "does not belong to this stack: its ARN must begin with {}",
                         self.task_role_prefix
                     ),
                 ),
@@ -102,7 +102,7 @@ impl Allowed {
                 .map_or(secret.as_str(), |(_, name)| name);
             if !is_below(name, &self.registry_secret_prefix) {
                 let message = format!(
-                    "is none of this stack's: its name must begin with {}",
+                    "does not belong to this stack: its name must begin with {}",
                     self.registry_secret_prefix
                 );
                 fault("registry_secret", message);

@@ -27,7 +27,7 @@ pub const VERSION: &str = "v";
 pub enum FormError {
     /// A newer release wrote it.
     #[error(
-        "it has form {found}, which a newer release of mycli wrote; this one reads forms up to {FORM}"
+        "a newer release of mycli wrote it, in form {found}; this release reads forms up to {FORM}"
     )]
     Newer {
         /// The version of the form.
@@ -40,10 +40,10 @@ pub enum FormError {
         at: String,
     },
     /// It cannot be written as JSON.
-    #[error("it cannot be spelled in JSON")]
+    #[error("it cannot be written as JSON")]
     Unspeakable,
     /// It is not an object, or its version is not a number.
-    #[error("it is no stored form of mycli")]
+    #[error("it is not an object that mycli stored")]
     NoForm,
 }
 

@@ -220,7 +220,7 @@ impl Execution {
         } else {
             entry.backlog
         };
-        let reason = format!("{why}: on demand instead of Spot");
+        let reason = format!("{why}; it runs on demand instead of Spot");
         self.changed(|next| {
             next.pool = pool;
             next.state = State::Waiting {
@@ -768,7 +768,7 @@ impl Attempt {
                 Verdict::Cause(Cause::SetUp(why.clone()))
             }
             (Some(Cause::NoExitCode(why)), None, None) => Verdict::Outcome(Outcome::Lost {
-                reason: format!("nothing can tell how it ended: {why}"),
+                reason: format!("it is unknown how it ended: {why}"),
             }),
             (Some(cause), ..) => Verdict::Cause(cause),
         }

@@ -355,7 +355,7 @@ impl ContainerRunner {
             tracing::warn!(
                 memory_limited = limits.memory.is_some(),
                 cpu_limited = limits.nano_cpus.is_some(),
-                "this container engine cannot hold containers to their sizes, so they run without"
+                "this container engine cannot enforce all size limits, so runs go without them"
             );
         }
     }

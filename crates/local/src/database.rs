@@ -121,7 +121,7 @@ pub enum OpenError {
     Sqlite {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in plain words.
+        /// The fault, in plain words.
         detail: String,
     },
 }

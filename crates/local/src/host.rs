@@ -422,7 +422,7 @@ impl HostRunner {
         let started = said.contains(&Marker::Start);
         let reason = match (exit_code, started) {
             (Some(_), _) => None,
-            (None, true) => Some("it ended while mycli was not there to see how".to_owned()),
+            (None, true) => Some("it ended while mycli was not running".to_owned()),
             (None, false) => Some(NEVER_STARTED.to_owned()),
         };
         Ok(TaskEnd {

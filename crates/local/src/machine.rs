@@ -644,7 +644,7 @@ impl Machine {
             }
             if known.role != Role::Admin {
                 return Err(OpenError::Key(format!(
-                    "is the key '{}' with the role {}, and the server's key is an administrator's",
+                    "is the key '{}' with the role {}, but the server needs an administrator's key",
                     known.name, known.role
                 )));
             }

@@ -33,7 +33,7 @@ pub(crate) struct Process {
     pub(crate) is_zombie: bool,
 }
 
-/// What identifies the processes of an attempt.
+/// The mark of the processes of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark<'a> {
     /// Their process group, as long as no other process can lead a group of that number.

@@ -426,7 +426,7 @@ impl WantedMessage {
     }
 
     fn bury(&self, db: &Connection, dead: &[LocalReceived]) -> rusqlite::Result<()> {
-        let reason = format!("received {MAX_RECEIVES} times and never done with");
+        let reason = format!("received {MAX_RECEIVES} times and never processed");
         let mut copy = db.prepare_cached(
             "INSERT INTO dead_letters (id, queue, pump, body, receives, sent_at, died_at, reason)
              SELECT id, queue, pump, body, receives, sent_at, ?2, ?3 FROM messages WHERE id = ?1",

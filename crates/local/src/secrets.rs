@@ -179,12 +179,12 @@ impl ports::Secrets for SecretFiles {
         let path = self.path(name);
         if self.is_open_to_others(name) {
             return format!(
-                "others can read {0}, so it is not used; `chmod 600 {0}` mends that",
+                "others can read {0}, so it is not used; run `chmod 600 {0}`",
                 path.display()
             );
         }
         format!(
-            "it is not set; `mycli --local secrets set {name}` keeps it, or put its value into {} (mode 0600)",
+            "it is not set; set it with `mycli --local secrets set {name}`, or put its value into {} (mode 0600)",
             path.display()
         )
     }

@@ -282,7 +282,7 @@ async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
         Ok(Err(_)) => Err(Problem::new(
             400,
             "invalid_body",
-            "the body does not come as its headers say",
+            "the body does not match its headers",
         )),
         Err(_) => {
             let title = format!(

@@ -184,7 +184,7 @@ pub fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
         403,
         "forbidden",
         format!(
-            "key '{}' may not do this; it takes a key of role {role}",
+            "key '{}' may not do this; use a key of role {role}",
             caller.name
         ),
     ))

@@ -88,7 +88,7 @@ impl Route {
             Problem::new(
                 405,
                 "method_not_allowed",
-                format!("{path} takes {}", methods(&known)),
+                format!("{path} allows only {}", methods(&known)),
             )
         })
     }
@@ -237,7 +237,7 @@ pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Resu
         .filter(|(name, _)| !known.contains(name))
         .map(|(name, _)| FieldError {
             field: name.into(),
-            message: format!("is not a parameter here; there are {}", known.join(", ")),
+            message: format!("is not a parameter here; use {}", known.join(", ")),
         })
         .collect();
     if unknown.is_empty() {
@@ -454,12 +454,12 @@ fn refused(
         ),
         RejectionKind::Missing => (
             "resource_missing",
-            format!("{service} is not there; an administrator can look with `mycli doctor`"),
+            format!("{service} does not exist; an administrator can run `mycli doctor`"),
         ),
         RejectionKind::Invalid => (
             "internal_error",
             format!(
-                "{service} rejected what mycli asked of it; this is a fault of mycli, and its log has the details"
+                "{service} rejected a request of mycli; this is a fault of mycli, and its log has the details"
             ),
         ),
     };

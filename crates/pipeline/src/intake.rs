@@ -143,10 +143,10 @@ impl<S: WriteStore, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
             let message = match known.secrets.get(name.as_str()) {
                 Some(Ok(Some(secret))) if secret.is_open_to(caller) => continue,
                 Some(Ok(Some(secret))) => {
-                    format!("`{name}` may be named by keys of role {} only", secret.role)
+                    format!("`{name}` may be used only by keys of role {}", secret.role)
                 }
                 Some(Err(corrupt)) => {
-                    format!("`{name}`: {corrupt}; an administrator can set it anew")
+                    format!("`{name}`: {corrupt}; an administrator can set it again")
                 }
                 Some(Ok(None)) | None => {
                     format!("`{name}`: {}", self.secrets.how_to_set(name.as_str()))

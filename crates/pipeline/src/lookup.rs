@@ -43,13 +43,13 @@ pub async fn resolve(store: &impl ReadStore, text: &str) -> Result<ExecutionId, 
                 .iter()
                 .map(|id| FieldError {
                     field: "id".into(),
-                    message: format!("may be {id}"),
+                    message: format!("could mean {id}"),
                 })
                 .collect(),
             ..Problem::new(
                 409,
                 "ambiguous_id",
-                format!("'{text}' may mean several executions; give more of the id"),
+                format!("'{text}' could mean several executions; give more of the id"),
             )
         }),
     }

@@ -113,7 +113,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
             _ => Err(Problem::new(
                 404,
                 "no_such_path",
-                "this function serves only what reads",
+                "this function serves only requests that read",
             )),
         }
     }
@@ -518,7 +518,7 @@ fn asked(
     {
         fault(
             "by",
-            format!("is no name of a key: give 1 to {TEXT_MAX} bytes"),
+            format!("is not a key's name: give 1 to {TEXT_MAX} bytes"),
         );
     }
     match (limit, faults.is_empty()) {

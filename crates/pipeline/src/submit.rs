@@ -150,7 +150,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             | Route::Version => Err(Problem::new(
                 404,
                 "no_such_path",
-                "this function serves only what writes",
+                "this function serves only requests that write",
             )),
         }
     }

@@ -64,7 +64,7 @@ async fn messages_that_were_not_taken_are_sent_again_and_no_others() {
 async fn a_message_that_sqs_never_takes_is_said_and_not_repeated() {
     let stand_in = StandIn::always(File(200, "send-message-batch-refused.json")).await;
     let error = queue(&stand_in).send(vec![check(1)]).await.unwrap_err();
-    let words = "the queue rejected the request: InvalidMessageContents: 1 were not taken: The message contains characters outside the allowed set.";
+    let words = "the queue rejected the request: InvalidMessageContents: 1 were not accepted: The message contains characters outside the allowed set.";
     assert_eq!(error.to_string(), words);
     assert_eq!(stand_in.calls().len(), 1);
 }
@@ -155,7 +155,7 @@ async fn an_event_that_is_never_taken_is_said() {
     let error = bus.announce(&[announcement(1)]).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "EventBridge is unavailable: InternalFailure: 1 were not taken: Internal Service Failure"
+        "EventBridge is unavailable: InternalFailure: 1 were not accepted: Internal Service Failure"
     );
     assert!(stand_in.calls().len() > 1, "it was not sent again");
 }

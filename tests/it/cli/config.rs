@@ -94,7 +94,7 @@ fn the_stored_key_goes_to_its_own_endpoint_only() {
     mycli
         .run(&["status", ID, "--endpoint", &api.endpoint])
         .exits(1)
-        .says("belongs to the endpoint there");
+        .says("belongs to another endpoint");
     assert!(api.asked().is_empty());
 }
 
@@ -108,7 +108,7 @@ fn a_key_does_not_move_to_another_endpoint() {
     mycli
         .run(&["config", "set", "endpoint", &api.endpoint])
         .exits(0)
-        .says("forgot the key");
+        .says("removed the key");
     mycli.run(&["status", ID]).exits(1).says("no API key");
     assert!(api.asked().is_empty());
 }
@@ -130,7 +130,7 @@ fn a_key_is_neither_taken_from_the_command_line_nor_repeated() {
     let ran = mycli
         .run(&["status", ID])
         .exits(1)
-        .says("config.yaml is not right in line 2");
+        .says("config.yaml is not valid in line 2");
     assert!(!ran.err.contains(KEY), "{ran:#?}");
 }
 

@@ -207,7 +207,7 @@ fn an_answer_of_something_else_is_told_as_what_it_is() {
     Mycli::on(&api)
         .run(&["exec", "--no-repo", "make"])
         .exits(125)
-        .says("is it the address of a mycli stack?");
+        .says("check that it is the address of a mycli stack");
 }
 
 #[test]
@@ -456,7 +456,7 @@ fn words_of_failures_that_do_not_pass_are_shown_after_one_try() {
         ),
         (
             "internal_error",
-            "the store rejected what mycli asked of it; this is a fault of mycli",
+            "the store rejected a request of mycli; this is a fault of mycli",
         ),
         (
             "unreadable_record",

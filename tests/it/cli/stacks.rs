@@ -70,7 +70,7 @@ fn a_stack_s_key_goes_to_that_stack_only() {
     mycli
         .run(&["--endpoint", &stranger.endpoint, "status", ID])
         .exits(1)
-        .says("belongs to the endpoint there");
+        .says("belongs to another endpoint");
     assert!(stranger.asked().is_empty());
     mycli
         .run(&["--endpoint", &other.endpoint, "status", ID])

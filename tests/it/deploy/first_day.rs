@@ -20,9 +20,9 @@ fn a_new_account_gets_ecs_s_service_linked_role_and_the_stack_a_second_try() {
         .init(&[])
         .exits(0)
         .says("made ECS's service-linked role")
-        .says("once more");
+        .says("trying again");
     ran.says("Unable to assume the service linked role")
-        .says("takes your key");
+        .says("accepts your key");
     world.init(&[]).exits(0).says("nothing to change");
 }
 
@@ -75,7 +75,7 @@ fn a_log_role_that_is_set_is_kept_and_said_so() {
         .init(&[])
         .exits(0)
         .says(&format!("API Gateway logs with {OTHERS}"))
-        .says("that stays");
+        .says("keeping that role");
     assert_eq!(world.gateway_log_role().as_deref(), Some(OTHERS));
     assert!(
         !world
@@ -94,7 +94,7 @@ fn a_log_role_that_is_set_is_kept_and_said_so() {
 fn a_log_role_that_is_gone_is_replaced() {
     let world = World::new();
     world.set_gateway_log_role(OTHERS);
-    world.init(&[]).exits(0).says("is not there any more");
+    world.init(&[]).exits(0).says("which no longer exists");
     assert!(
         world
             .gateway_log_role()
@@ -120,7 +120,7 @@ fn our_own_log_role_goes_with_the_last_stack_that_uses_it() {
     world
         .run(&["destroy", "--stack", "ci", "--yes"])
         .exits(0)
-        .says("by which API Gateway wrote its logs");
+        .says("the log role of API Gateway");
     assert_eq!(world.gateway_log_role(), None);
     assert!(
         !world

@@ -24,7 +24,7 @@ fn init_makes_a_stack_and_again_changes_nothing() {
         .exits(0)
         .prints("")
         .says("made the stack mycli-default")
-        .says("takes your key");
+        .says("accepts your key");
     assert!(
         ran.err.contains("quota cannot be read"),
         "no Service Quotas there, and nobody said so: {ran:#?}"
@@ -122,7 +122,7 @@ fn a_template_fault_names_the_resource_and_the_reason_and_the_next_run_goes_on()
         .init(&[])
         .exits(0)
         .says("removing what it left")
-        .says("takes your key");
+        .says("accepts your key");
     // An update that fails is rolled back, and the stack stays usable.
     world
         .run(&[
@@ -144,7 +144,7 @@ fn wrong_parameters_are_refused_before_anything_is_made() {
     world
         .init(&["--parameter", "RetentionDay=3"])
         .exits(1)
-        .says("there are")
+        .says("its parameters are")
         .says("RetentionDays");
     world
         .init(&["--parameter", "Version=3"])
@@ -306,7 +306,7 @@ fn a_kept_history_is_taken_up_by_the_next_stack() {
     let ran = world
         .run(&["destroy", "--yes", "--force", "--keep-history"])
         .exits(0);
-    ran.says("its history stays in the table mycli-default, and the next `mycli init` takes it up");
+    ran.says("its history stays in the table mycli-default, and the next `mycli init` reuses it");
     assert_eq!(
         (tables(&world), world.describe("mycli-default").0),
         (json!(["mycli-default"]), 400)
@@ -316,7 +316,7 @@ fn a_kept_history_is_taken_up_by_the_next_stack() {
         .init(&[])
         .exits(0)
         .says("taking the history in the table mycli-default into the new stack")
-        .says("takes your key");
+        .says("accepts your key");
     assert_eq!(
         table(&world)["CreationDateTime"],
         made,
@@ -355,7 +355,7 @@ fn taking_up_a_kept_history_goes_on_where_it_was_cut_short() {
         .init(&[])
         .exits(0)
         .says("made the stack mycli-default")
-        .says("takes your key");
+        .says("accepts your key");
     world.init(&[]).exits(0).says("nothing to change");
 }
 

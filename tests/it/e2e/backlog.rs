@@ -263,7 +263,7 @@ fn a_group_that_is_used_up_holds_up_nobody_else_and_says_so() {
     );
     assert_eq!(
         waiting["reason"],
-        json!("group 'nightly': 1 of 1 at a time run")
+        json!("group 'nightly': 1 run, and at most 1 may run at a time")
     );
     sandbox
         .local(&["exec", "--no-repo", "--group", "nightly", "echo free"])

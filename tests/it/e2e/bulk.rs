@@ -272,7 +272,7 @@ fn a_submission_of_which_the_server_is_killed_is_resumed() {
     // The server dies once two requests of 500 are recorded. Requests sent at the same time may be
     // recorded too.
     let dying = sandbox.serve_in(&slow, &[("MYCLI_FAILPOINT", "store.create_all.after:2")]);
-    let ran = bulk(&dying, &sandbox, &[]).exits(1).says("cut short: ");
+    let ran = bulk(&dying, &sandbox, &[]).exits(1).says("interrupted: ");
     let id = resume_id(&ran.err);
     drop(dying);
     let serve = sandbox.serve(&slow);
@@ -337,7 +337,7 @@ fn another_file_under_the_same_id_is_told_line_by_line() {
     for wrong in ["nightly", "sub_", &id[..id.len() - 1], &id.to_lowercase()] {
         bulk(&serve, &sandbox, &["--resume", wrong])
             .exits(2)
-            .says("is no submission's id");
+            .says("is not a submission's id");
     }
     assert_eq!(
         Http::to(&serve).history("").len(),
@@ -711,7 +711,7 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
         .says("no run of the group long is under way");
     run(&["rerun", "--failed", "--group", "long"])
         .exits(1)
-        .says("nothing of the group long has failed");
+        .says("no run of the group long has failed");
 }
 
 /// A page of waiting runs shows the same positions as each run's own record, whether or not they

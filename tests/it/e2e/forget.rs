@@ -66,7 +66,7 @@ fn an_unreadable_record_is_shown_and_forgotten_and_the_others_stay() {
     sandbox
         .local(&["forget", "", "--yes"])
         .exits(2)
-        .says("is no id");
+        .says("is not an id");
 }
 
 /// The command's process belongs to a supervisor, which must receive the stop.

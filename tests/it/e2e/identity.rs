@@ -111,7 +111,7 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
     let rotated = serve
         .run(&sandbox, &["keys", "rotate", "ci"])
         .exits(0)
-        .says("the old one is good until");
+        .says("the old one works until");
     let new = rotated.out.trim().to_owned();
     assert_ne!(new, old);
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
     }
     let table = serve.run(&sandbox, &["keys", "list"]).exits(0).out;
     assert_eq!(
-        table.matches("an old key is good until").count(),
+        table.matches("an old key works until").count(),
         1,
         "{table}"
     );

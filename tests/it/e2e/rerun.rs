@@ -269,7 +269,7 @@ fn the_command_line_loses_no_value_and_needs_none() {
         .says("timeout: ");
     run(&["rerun", "--group", "other"])
         .exits(2)
-        .says("which run is meant?")
+        .says("no run is named")
         .says("--failed");
     run(&["rerun", "--repo", ""]).exits(2).says("--no-repo");
     let shown = run(&["rerun", "--dry-run", "--name", "n"]).exits(0).json();

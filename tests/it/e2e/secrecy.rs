@@ -380,7 +380,7 @@ fn hosts_are_for_credentials_of_git_and_are_hosts() {
         ),
         (
             &["set", "GIT_TOKEN", "--host", "*.github.com"],
-            "is no host",
+            "is not a host",
         ),
     ] {
         sandbox

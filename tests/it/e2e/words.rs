@@ -158,14 +158,14 @@ fn an_address_that_is_no_url_is_told_before_a_key_is_asked_for() {
             let ran = sandbox
                 .run(&arguments)
                 .exits(2)
-                .says("--endpoint is no URL of a stack: write https://host/stage");
+                .says("--endpoint is not the URL of a stack: write https://host/stage");
             assert!(!ran.err.contains("hidden"), "{ran:#?}");
         }
         let sandbox = Sandbox::new().with("MYCLI_ENDPOINT", wrong);
         sandbox
             .run(&["status"])
             .exits(2)
-            .says("MYCLI_ENDPOINT is no URL of a stack");
+            .says("MYCLI_ENDPOINT is not the URL of a stack");
     }
 }
 

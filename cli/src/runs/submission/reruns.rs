@@ -55,7 +55,7 @@ pub(crate) async fn run(
     };
     let id = &submission.id;
     context.screen.say(&format!(
-        "running again what failed of {of}, as {id}; if that is cut short, the same command with --resume {id} goes on"
+        "running the failed runs of {of} again, as {id}; if interrupted, the same command with --resume {id} continues"
     ));
     if let Client::Local(machine) = client {
         machine.start().await.map_err(Failure::other)?;
@@ -71,7 +71,7 @@ pub(crate) async fn run(
     let counts = rerun.counts;
     if ended == Done::All && counts.accepted + counts.existing + counts.rejected == 0 {
         return Err(Failure::Nothing(format!(
-            "nothing of the group {of} has failed"
+            "no run of the group {of} has failed"
         )));
     }
     let (reruns, sent) = if context.is_json() || (wait && ended == Done::All) {
@@ -103,7 +103,7 @@ pub(crate) async fn run(
         Done::Left => {
             let (group, program) = (&submission.group, program(context));
             context.screen.say(&format!(
-                "no longer following; the rest is run again all the same. To look at them: {program} status --group {group}   to stop them: \
+                "no longer following; the rest of the failed runs still run again. To look at them: {program} status --group {group}   to stop them: \
                  {program} cancel --group {group}"
             ));
             told.report(None)?;
@@ -199,7 +199,7 @@ fn tell(context: &Context, of: &str, submission: &BulkSubmission, rerun: &GroupR
     if rerun.cancelled {
         let group = &submission.group;
         context.screen.say(&format!(
-            "the group {group} was cancelled: nothing more of {of} is run again in it"
+            "the group {group} was cancelled: no more runs of {of} run again in it"
         ));
     }
 }

@@ -58,7 +58,7 @@ impl<'a> WriteStep<'a> {
         self.changes.iter().filter(|change| !change.is_apart())
     }
 
-    /// What the step takes of a pool.
+    /// The units that the step takes of a pool.
     fn taken(&self, pool: &LimitKey) -> u32 {
         let taken: i64 = self
             .apart()

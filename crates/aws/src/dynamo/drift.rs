@@ -68,10 +68,10 @@ impl Counter {
     }
 }
 
-/// What the open records hold of each limit together.
+/// The units of each limit that the open records hold together.
 type HeldUnits = BTreeMap<LimitKey, i64>;
 
-/// What remains of the records once they were looked at.
+/// The facts that remain of the records once they were looked at.
 #[derive(Default)]
 struct SeenRecords {
     held: HeldUnits,

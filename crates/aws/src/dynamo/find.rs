@@ -17,7 +17,7 @@ use crate::error::failed;
 /// The number of characters in a ULID.
 const ULID: usize = 26;
 
-/// What a fragment may stand for.
+/// The possible meanings of a fragment.
 enum WantedId {
     /// Ids whose ULID begins or ends with these characters.
     Ulid(String),

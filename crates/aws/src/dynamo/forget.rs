@@ -123,7 +123,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            format!("the record of {id} is written by others all the time"),
+            format!("other writers keep changing the record of {id}"),
         ))
     }
 
@@ -161,8 +161,8 @@ impl DynamoStore {
         }))
     }
 
-    /// What the record holds of the limits that are counted with the records, as far as the
-    /// counters agree: no counter may fall below zero.
+    /// The units that the record holds of the limits that are counted with the records, as far as
+    /// the counters agree: no counter may fall below zero.
     async fn in_use(&self, traces: &Traces) -> Result<Vec<Allocation>, PortError> {
         let mut held = Vec::new();
         for allocation in traces

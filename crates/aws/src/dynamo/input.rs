@@ -22,7 +22,7 @@ const AS: char = ':';
 /// The word for the request's own variable of the same name.
 const ENV: &str = "env";
 
-/// What an input's texts may be taken from.
+/// The sources of an input's texts.
 pub(super) struct KnownInputs<'a> {
     pub(super) request: &'a LaunchRequest,
     pub(super) attempt: AttemptId,

@@ -116,7 +116,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            format!("the key '{name}' is changed by others all the time"),
+            format!("other writers keep changing the key '{name}'"),
         ))
     }
 

@@ -205,7 +205,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            "a counter is changed by others all the time",
+            "other writers keep changing a counter",
         ))
     }
 
@@ -237,7 +237,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            format!("the bucket of {key} was changed by others {AGAIN} times in a row"),
+            format!("other writers changed the bucket of {key} {AGAIN} times in a row"),
         ))
     }
 

@@ -1,4 +1,4 @@
-//! What a process remembers between two calls. Any of it may be lost or out of date, at the price
+//! The memory of a process between two calls. Any of it may be lost or out of date, at the price
 //! of a needless write.
 
 use std::{

@@ -195,7 +195,7 @@ impl DynamoStore {
             Wrote::No(Some(taken)) => Ok(Created::Mismatch(holder(&taken)?)),
             Wrote::No(None) => Err(PortError::unavailable(
                 SERVICE,
-                "it does not tell who has a claim",
+                "it does not name the execution that holds a claim",
             )),
         }
     }
@@ -365,7 +365,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            format!("a write met others {AGAIN} times in a row: {busy}"),
+            format!("a write conflicted with other writers {AGAIN} times in a row: {busy}"),
         )
         .into())
     }

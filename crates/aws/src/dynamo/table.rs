@@ -204,7 +204,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            "a write met transactions all the time",
+            "a write kept conflicting with transactions",
         ))
     }
 
@@ -313,7 +313,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            format!("a write met others {AGAIN} times in a row"),
+            format!("a write conflicted with other writers {AGAIN} times in a row"),
         ))
     }
 
@@ -393,7 +393,7 @@ impl DynamoStore {
         }
         Err(PortError::unavailable(
             SERVICE,
-            "it keeps leaving parts of a batch out",
+            "it keeps leaving out parts of a batch",
         ))
     }
 }

@@ -58,7 +58,7 @@ fn unplaced(failure: Unplaced<'_>) -> LaunchError {
     }
 }
 
-/// What ECS is short of, by its words: it always calls a quota a limit; anything else is capacity.
+/// The shortage, by ECS's words: it always calls a quota a limit; anything else is capacity.
 fn full(words: String) -> LaunchError {
     let by_quota = words.to_lowercase().contains("limit");
     LaunchError::Full {
@@ -76,7 +76,7 @@ fn full(words: String) -> LaunchError {
 /// # Errors
 /// [`LaunchError::Unknown`] while ECS does not show that task.
 pub fn existing(described: Described, said: &Fault) -> Result<Task, LaunchError> {
-    let unseen = || LaunchError::Unknown(format!("{said}, and that task is not shown yet"));
+    let unseen = || LaunchError::Unknown(format!("{said}; ECS does not show that task yet"));
     described.tasks.into_iter().next().ok_or_else(unseen)
 }
 
@@ -90,7 +90,7 @@ pub fn refusal(fault: &Fault) -> LaunchError {
         Remedy::Ask => LaunchError::Unknown(fault.to_string()),
         Remedy::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
         Remedy::Change if is_first_use(fault) => full(format!(
-            "ECS: {} ECS makes it when an account first uses it; if this stays, run `aws iam create-service-linked-role \
+            "ECS: {} ECS makes it when an account first uses ECS; if this error stays, run `aws iam create-service-linked-role \
              --aws-service-name ecs.amazonaws.com`",
             fault.words
         )),
@@ -101,7 +101,7 @@ pub fn refusal(fault: &Fault) -> LaunchError {
     }
 }
 
-/// What the user or the operator can do about a refusal.
+/// The advice to the user or the operator about a refusal.
 fn remedy(fault: &Fault) -> &'static str {
     let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"]
         .iter()

@@ -4,7 +4,7 @@ use crate::{
     CallError, indexes::PlanError, stack::StackError, table::SettleError, template::TemplateError,
 };
 
-/// What was done to a stack.
+/// A change to a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackChange {
     /// The stack was created.
@@ -19,7 +19,7 @@ pub enum StackChange {
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// A parameter that the template does not have.
-    #[error("the template has no parameter `{name}`; there are {known}")]
+    #[error("the template has no parameter `{name}`; its parameters are {known}")]
     Parameter {
         /// The name that was given.
         name: String,
@@ -37,14 +37,14 @@ pub enum InstallError {
     ForeignTable(String),
     /// The account has opted out of ECS's long ARNs.
     #[error(
-        "this account keeps ECS's short ARNs of tasks, which match none of the stack's roles and take no tags: opt in with \
+        "this account still uses ECS's short task ARNs, which the stack's roles do not match and which cannot have tags: opt in with \
          `aws ecs put-account-setting-default --name taskLongArnFormat --value enabled --region {0}`, then run this again"
     )]
     ShortArns(String),
     /// API Gateway's log role cannot be read, and must not be replaced without looking.
     #[error(
-        "{0}.\nAPI Gateway has one log role for the account and region: say with --parameter GatewayLogRole=keep that one is set, or with \
-         --parameter GatewayLogRole=create that one is to be made"
+        "{0}.\nAPI Gateway has one log role for the account and region: use --parameter GatewayLogRole=keep if one is set, or \
+         --parameter GatewayLogRole=create to have one made"
     )]
     GatewayLogRole(CallError),
     /// The table's keys or indexes cannot be changed as the template asks.

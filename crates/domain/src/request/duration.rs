@@ -22,10 +22,10 @@ pub enum TimeoutError {
     #[error("{} is not a duration: write it like `90s`, `30m`, `1h30m` or `2d`, or as whole seconds", shown(.0))]
     Syntax(String),
     /// Zero seconds.
-    #[error("is zero, the least is 1s: leave it out for the default")]
+    #[error("is zero, and the minimum is 1s: leave it out for the default")]
     Zero,
     /// Longer than the limit.
-    #[error("is longer than {0}, the limit: shorten it, or split the work")]
+    #[error("is longer than the limit of {0}: shorten it, or split the work")]
     TooLong(Timeout),
 }
 
@@ -165,11 +165,11 @@ mod tests {
     fn the_limits_are_named() {
         assert_eq!(
             fault("0"),
-            "is zero, the least is 1s: leave it out for the default"
+            "is zero, and the minimum is 1s: leave it out for the default"
         );
         assert_eq!(
             fault("0h0m"),
-            "is zero, the least is 1s: leave it out for the default"
+            "is zero, and the minimum is 1s: leave it out for the default"
         );
         for text in [
             "604801",
@@ -180,13 +180,13 @@ mod tests {
         ] {
             assert_eq!(
                 fault(text),
-                "is longer than 7d, the limit: shorten it, or split the work"
+                "is longer than the limit of 7d: shorten it, or split the work"
             );
         }
         let stack_limit = Timeout::parse("2h", Timeout::HOUR).unwrap_err();
         assert_eq!(
             stack_limit.to_string(),
-            "is longer than 1h, the limit: shorten it, or split the work"
+            "is longer than the limit of 1h: shorten it, or split the work"
         );
     }
 

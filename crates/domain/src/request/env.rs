@@ -39,14 +39,14 @@ pub enum EnvError {
     #[error("the name is empty: use letters, digits and `_`, starting with a letter or `_`")]
     Empty,
     /// Not a name that every shell can use.
-    #[error("{} is no variable name: use letters, digits and `_`, starting with a letter or `_`", shown(.0))]
+    #[error("{} is not a variable name: use letters, digits and `_`, starting with a letter or `_`", shown(.0))]
     Name(String),
     /// The name belongs to mycli.
-    #[error("{} is reserved: names that start with `MYCLI_` are mycli's own, choose another", shown(.0))]
+    #[error("{} is reserved, because mycli uses the names that start with `MYCLI_`: choose another", shown(.0))]
     Reserved(String),
     /// The name sets bash's options, and its value cannot be restored for the command after the
     /// set-up.
-    #[error("{} sets options of the shell, also of the one that sets the run up: use `set -o` in the command", shown(.0))]
+    #[error("{} sets options of every shell, and one of them sets up the run: use `set -o` in the command", shown(.0))]
     ShellOptions(String),
     /// The value holds a NUL byte, which no process environment can hold.
     #[error(
@@ -187,14 +187,14 @@ mod tests {
         );
         for name in ["1A", "A-B", "A B", "A.B", "É", "A\n", "-A"] {
             let expected = format!(
-                "`{}` is no variable name: use letters, digits and `_`, starting with a letter or `_`",
+                "`{}` is not a variable name: use letters, digits and `_`, starting with a letter or `_`",
                 name.escape_debug()
             );
             assert_eq!(fault(name), expected);
         }
         assert_eq!(
             fault("MYCLI_REPO"),
-            "`MYCLI_REPO` is reserved: names that start with `MYCLI_` are mycli's own, choose another"
+            "`MYCLI_REPO` is reserved, because mycli uses the names that start with `MYCLI_`: choose another"
         );
     }
 
@@ -202,7 +202,7 @@ mod tests {
     fn a_value_put_into_the_name_is_not_repeated() {
         assert_eq!(
             fault("TOKEN=hunter2"),
-            "`TOKEN=` is no variable name: use letters, digits and `_`, starting with a letter or `_`"
+            "`TOKEN=` is not a variable name: use letters, digits and `_`, starting with a letter or `_`"
         );
     }
 

@@ -32,7 +32,7 @@ pub enum RefError {
     Dash(String),
     /// Breaks one of git's own rules.
     #[error(
-        "{} is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA",
+        "{} is not a ref that git accepts, because it {rule}: check its spelling, or name the commit's SHA",
         shown(text)
     )]
     Git {
@@ -219,7 +219,7 @@ mod tests {
         ] {
             let shown = text.escape_debug();
             let expected = format!(
-                "`{shown}` is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA"
+                "`{shown}` is not a ref that git accepts, because it {rule}: check its spelling, or name the commit's SHA"
             );
             assert_eq!(fault(text), expected);
         }

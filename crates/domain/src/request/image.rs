@@ -53,13 +53,13 @@ pub enum ImageError {
     )]
     Part(String),
     /// The registry's host or port breaks the grammar.
-    #[error("names the registry {}: write a host name or address, and a port of digits if it needs one", shown(.0))]
+    #[error("names the registry {}, which is not valid: write a host name or address, and a port of digits if it needs one", shown(.0))]
     Registry(String),
     /// The tag breaks the grammar.
-    #[error("has the tag {}: a tag is 1 to {TAG_MAX} letters, digits, `_`, `.` or `-`, and starts with none of the last two", shown(.0))]
+    #[error("has the tag {}, which is not valid: a tag is 1 to {TAG_MAX} letters, digits, `_`, `.` or `-`, and does not start with `.` or `-`", shown(.0))]
     Tag(String),
     /// The digest breaks the grammar.
-    #[error("has a digest that is none: write `@sha256:` and 64 lower-case hexadecimal digits")]
+    #[error("has an invalid digest: write `@sha256:` and 64 lower-case hexadecimal digits")]
     Digest,
     /// An image's id, which no registry knows.
     #[error(
@@ -367,7 +367,7 @@ mod tests {
             ("u_x.io/a", "u_x.io"),
         ] {
             let expected = format!(
-                "names the registry `{registry}`: write a host name or address, and a port of digits if it needs one"
+                "names the registry `{registry}`, which is not valid: write a host name or address, and a port of digits if it needs one"
             );
             assert_eq!(fault(text), expected, "{text}");
         }
@@ -377,7 +377,7 @@ mod tests {
     fn a_tag_that_is_none_is_named() {
         for tag in ["", "-x", ".x", "a:b", "a+b"] {
             let expected = format!(
-                "has the tag `{tag}`: a tag is 1 to 128 letters, digits, `_`, `.` or `-`, and starts with none of the last two"
+                "has the tag `{tag}`, which is not valid: a tag is 1 to 128 letters, digits, `_`, `.` or `-`, and does not start with `.` or `-`"
             );
             assert_eq!(fault(&format!("tool:{tag}")), expected);
         }
@@ -402,7 +402,7 @@ mod tests {
         ] {
             assert_eq!(
                 fault(&format!("tool@{digest}")),
-                "has a digest that is none: write `@sha256:` and 64 lower-case hexadecimal digits",
+                "has an invalid digest: write `@sha256:` and 64 lower-case hexadecimal digits",
                 "{digest}"
             );
         }

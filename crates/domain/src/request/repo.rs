@@ -58,7 +58,7 @@ pub enum RepoError {
     #[error("is {0} bytes long, the limit is {REPO_MAX}: shorten it")]
     TooLong(usize),
     /// A space, a control character, a backslash or the like.
-    #[error("holds {0:?}, which no repository URL has: remove it, or percent-encode it in a path")]
+    #[error("holds {0:?}, which is not allowed: remove it, or percent-encode it in a path")]
     Character(char),
     /// A percent-encoded control character.
     #[error("holds a percent-encoded control character: remove it")]
@@ -70,7 +70,7 @@ pub enum RepoError {
     Dash(&'static str),
     /// A user name or password where the form has none.
     #[error(
-        "holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`"
+        "holds a user name or password, which would be stored with the run: remove the part before the `@` and store the token with `mycli secrets set GIT_TOKEN`"
     )]
     Credentials,
     /// A query or a fragment, which may hold a token.
@@ -82,10 +82,10 @@ pub enum RepoError {
     #[error("uses the transport {}, which is not allowed: use https://, ssh:// or git@host:path", shown(.0))]
     Transport(String),
     /// The host is not a host name or address.
-    #[error("has the host {}, which is no host name or address: use letters, digits, `.` and `-`, or an address", shown(.0))]
+    #[error("has the host {}, which is not a host name or address: use letters, digits, `.` and `-`, or an address", shown(.0))]
     Host(String),
     /// The port is not a number from 1 to 65535.
-    #[error("has the port {}, which is none: write 1 to 65535, or leave it out", shown(.0))]
+    #[error("has the port {}, which is not valid: write 1 to 65535, or leave it out", shown(.0))]
     Port(String),
     /// The user name of an ssh form has characters that ssh cannot take.
     #[error(
@@ -98,11 +98,11 @@ pub enum RepoError {
     )]
     NoPath,
     /// `http://` to another machine.
-    #[error("uses http:// to {}, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)", shown(.0))]
+    #[error("uses http:// to {}, and anyone on the network in between could read and change the clone: use https:// (http:// is allowed only for loopback addresses and with --local)", shown(.0))]
     PlainHttp(String),
     /// A directory of this machine, which AWS cannot see.
     #[error(
-        "is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local"
+        "is a directory on one machine, and a task in AWS cannot reach it: push it and give its https:// or ssh:// URL, or run with --local"
     )]
     LocalOnly,
     /// `file://` with a host, or relative.
@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn directories_are_for_one_machine() {
-        let message = "is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local";
+        let message = "is a directory on one machine, and a task in AWS cannot reach it: push it and give its https:// or ssh:// URL, or run with --local";
         for (text, path) in [
             ("/srv/my repo", "/srv/my repo"),
             ("/a:b/c?d#e", "/a:b/c?d#e"),
@@ -535,7 +535,7 @@ mod tests {
     fn plain_http_to_another_machine_is_for_one_machine() {
         assert_eq!(
             fault("http://git.example.com:80/a", Place::Aws),
-            "uses http:// to `git.example.com`, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)"
+            "uses http:// to `git.example.com`, and anyone on the network in between could read and change the clone: use https:// (http:// is allowed only for loopback addresses and with --local)"
         );
         assert!(fault("http://localhost.example.com/a", Place::Aws).starts_with("uses http:// to"));
         assert!(fault("http://0x7f000001/a", Place::Aws).starts_with("uses http:// to"));
@@ -547,7 +547,7 @@ mod tests {
 
     #[test]
     fn credentials_are_refused_and_not_repeated() {
-        let message = "holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`";
+        let message = "holds a user name or password, which would be stored with the run: remove the part before the `@` and store the token with `mycli secrets set GIT_TOKEN`";
         for text in [
             "https://hunter2@github.com/a",
             "https://me:hunter2@github.com/a",
@@ -588,7 +588,7 @@ mod tests {
         }
         refused_everywhere(
             "ssh://%2doProxyCommand=x/a",
-            "has the host `%2doProxyCommand=x`, which is no host name or address: use letters, digits, `.` and `-`, or an address",
+            "has the host `%2doProxyCommand=x`, which is not a host name or address: use letters, digits, `.` and `-`, or an address",
         );
         refused_everywhere(
             "ssh://%2doX@host/a",
@@ -635,7 +635,7 @@ mod tests {
                 continue;
             }
             let message = format!(
-                "holds {character}, which no repository URL has: remove it, or percent-encode it in a path"
+                "holds {character}, which is not allowed: remove it, or percent-encode it in a path"
             );
             refused_everywhere(text, &message);
         }
@@ -653,7 +653,7 @@ mod tests {
     fn hosts_ports_and_paths_are_checked() {
         for host in ["", "ho..st", ".host", "a.-b", "ho%20st", "[::g]", "[::1"] {
             let message = format!(
-                "has the host `{host}`, which is no host name or address: use letters, digits, `.` and `-`, or an address"
+                "has the host `{host}`, which is not a host name or address: use letters, digits, `.` and `-`, or an address"
             );
             if host == "[::1" {
                 assert!(fault("https://[::1/a", Place::Aws).starts_with("has the port"));
@@ -662,8 +662,9 @@ mod tests {
             }
         }
         for port in ["", "0", "65536", "+22", "x"] {
-            let message =
-                format!("has the port `{port}`, which is none: write 1 to 65535, or leave it out");
+            let message = format!(
+                "has the port `{port}`, which is not valid: write 1 to 65535, or leave it out"
+            );
             refused_everywhere(&format!("ssh://git@host:{port}/a"), &message);
         }
         for text in [

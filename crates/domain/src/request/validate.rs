@@ -105,7 +105,7 @@ impl Faults {
             Some(text) if text.contains('\0') => {
                 self.add(
                     "command",
-                    "holds a NUL byte, which no shell can be given: remove it",
+                    "holds a NUL byte, which a shell cannot take: remove it",
                 );
             }
             Some(_) => {}
@@ -230,7 +230,7 @@ impl Faults {
             .ok()
             .filter(|priority| range.contains(priority));
         let message =
-            format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}, the higher goes first");
+            format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}; a higher one goes first");
         self.keep("priority", fitting.ok_or(message))
             .unwrap_or_default()
     }
@@ -240,7 +240,7 @@ impl Faults {
         if !has_group {
             self.add(
                 "max_parallel",
-                "is given without a group, whose executions it counts: add `group`, or leave it out",
+                "is given without a group, and it limits the executions of a group: add `group`, or leave it out",
             );
         }
         let fitting = u32::try_from(wanted)

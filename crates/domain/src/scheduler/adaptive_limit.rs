@@ -143,9 +143,9 @@ impl AdaptiveLimit {
         }
     }
 
-    /// What may be in use or be tried now, for a launch of `wanted` CPU units. A launch that needs
-    /// more than is free below the adaptive limit is tried like any other probe. Otherwise one that
-    /// needs more than was in use at the refusal would wait for ever.
+    /// The allowance for a launch of `wanted` CPU units now. A launch that needs more than is free
+    /// below the adaptive limit is tried like any other probe. Otherwise one that needs more than
+    /// was in use at the refusal would wait for ever.
     #[must_use]
     pub fn allows(&self, used: u32, wanted: u32, now: Timestamp) -> Allowance {
         if now >= self.probe_at && (self.shrinking || used.saturating_add(wanted) > self.cpu) {

@@ -41,7 +41,7 @@ impl Hold {
             };
         };
         let why = match adaptive_limit.shortage {
-            Shortage::Quota => "the account's quota is used up, by others too",
+            Shortage::Quota => "the account's quota is used up, in part by others",
             Shortage::Capacity => "AWS has no capacity of this kind now",
         };
         Self {
@@ -172,7 +172,7 @@ impl BacklogWait<'_> {
     fn own_reason(&self) -> String {
         match &self.execution.state {
             State::Waiting { reason, .. } => reason.clone(),
-            _ => "recorded; the launcher has not come to it yet".to_owned(),
+            _ => "recorded; the launcher has not looked at it yet".to_owned(),
         }
     }
 }
@@ -199,7 +199,7 @@ pub fn rate_words(key: RateKey, rate: Rate) -> String {
         RateKey::RunTask => format!("rate of RunTask: {} a second", rate.per_second),
         RateKey::Definitions => {
             format!(
-                "a task definition for it is to be registered, and ECS takes {} a second",
+                "its task definition must be registered first, and ECS accepts {} a second",
                 rate.per_second
             )
         }
@@ -222,7 +222,7 @@ pub fn usage_words(key: &LimitKey, used: u32, max: Option<u32>) -> String {
         (LimitKey::Lock(name), _) => format!("lock '{name}' is held by another execution"),
         (LimitKey::Group(name), max) => {
             format!(
-                "group '{name}': {used} of {} at a time run",
+                "group '{name}': {used} run, and at most {} may run at a time",
                 max.unwrap_or(used)
             )
         }

@@ -1,4 +1,4 @@
-//! What a launcher knows when it decides about a backlog.
+//! The facts that a launcher has when it decides about a backlog.
 
 use super::state::{LimitState, Room};
 use crate::{
@@ -14,7 +14,7 @@ pub const ROUND: u32 = 20;
 /// by some milliseconds, so it may still list entries that were just started.
 const SPARE: u32 = 4;
 
-/// What a launcher knows when it decides about a backlog.
+/// The facts that a launcher has when it decides about a backlog.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The limit whose backlog this is.
@@ -82,7 +82,7 @@ impl PoolSnapshot {
         self.limit.state.pool.quota(self.set)
     }
 
-    /// What the pool accepts now, with `wanted` CPU units in the next launch.
+    /// The room in the pool now, with `wanted` CPU units in the next launch.
     #[must_use]
     pub fn room(&self, wanted: u32, now: Timestamp) -> Room {
         self.limit

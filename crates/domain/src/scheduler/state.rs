@@ -35,7 +35,7 @@ pub struct LimitState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BacklogState {
-    /// What held its head when a launcher last looked; `None` while it moves.
+    /// The reason that held its head when a launcher last looked; `None` while it moves.
     pub held: Option<Held>,
     /// When the next look is certain, without another wakeup: a launcher waits until then, or a
     /// delayed wakeup is on its way.
@@ -115,19 +115,19 @@ pub enum Room {
     Probe(u32),
 }
 
-/// What one round of a launcher changes in the state of a limit. It is one write, whatever the
+/// The changes of one launcher round to the state of a limit. It is one write, whatever the
 /// round did. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// How many executions started from the backlog although it is held.
     pub started: u32,
-    /// What holds the backlog now.
+    /// The change to the reason that holds the backlog.
     pub held: HeldChange,
     /// The execution that moves to the pool's backlog, if one does.
     pub promoted: Option<ExecutionId>,
     /// The launcher's watch over the backlog.
     pub watch: WatchChange,
-    /// What ECS's answers say about the pool.
+    /// The findings about the pool from ECS's answers.
     pub learned: Option<Learned>,
 }
 
@@ -156,7 +156,7 @@ pub enum WatchChange {
     End(Timestamp),
 }
 
-/// What ECS's answers to a round of launches say about the pool.
+/// The findings about the pool from ECS's answers to a round of launches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
     /// The answer.
@@ -221,7 +221,7 @@ impl PoolState {
         }
     }
 
-    /// What a pool accepts now, with `used` CPU units in use and `wanted` CPU units in the next
+    /// The room in a pool now, with `used` CPU units in use and `wanted` CPU units in the next
     /// launch.
     #[must_use]
     pub fn room(&self, set: Option<u32>, used: u32, wanted: u32, now: Timestamp) -> Room {

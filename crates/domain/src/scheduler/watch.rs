@@ -38,7 +38,7 @@ pub struct Watch {
     has_help: bool,
 }
 
-/// What follows from a round that started executions or moved entries.
+/// The follow-up of a round that started executions or moved entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// The change of the watch.
@@ -47,7 +47,7 @@ pub struct Moved {
     pub needs_help: bool,
 }
 
-/// What follows from a round on a backlog that is held.
+/// The follow-up of a round on a backlog that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// How long to wait before the next round; `None` if waiting is not worth it, or would delay

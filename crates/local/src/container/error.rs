@@ -20,7 +20,7 @@ pub enum EngineError {
     },
     /// The user has named an address that this client cannot use.
     #[error(
-        "{named_by} names `{host}`: only unix:// and tcp:// without TLS can be used, or give --host to run without the image"
+        "{named_by} names `{host}`: use unix://, or tcp:// without TLS, or give --host to run without the image"
     )]
     Unusable {
         /// The variable or context.
@@ -33,7 +33,7 @@ pub enum EngineError {
     Configuration {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         reason: String,
     },
     /// The container no longer exists: something else removed it.

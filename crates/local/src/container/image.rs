@@ -79,7 +79,7 @@ async fn pull(
     failpoint!("container.image.pull.after");
     pulled.map_err(|error| cannot_pull(&plain(&error)))?;
     let found = inspect(docker, image).await?;
-    let found = found.ok_or_else(|| cannot_pull("the engine pulled it and does not know it"))?;
+    let found = found.ok_or_else(|| cannot_pull("the engine pulled it but does not have it"))?;
     match foreign {
         // Podman pulls an image for its own architecture, whatever it is asked for.
         Some(arch) if !is_for(&found, foreign) => Err(cannot_pull(&format!(

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::V
 use super::columns::Raw;
 use crate::database::{WorkerId, millis, moment};
 
-/// What a fragment may mean: ids that begin or end with it, or the execution of this task.
+/// The meanings of a fragment: ids that begin or end with it, or the execution of this task.
 pub(super) enum WantedRows {
     Id {
         prefix: String,

@@ -154,7 +154,7 @@ where
                 .filter(|attempt| surely_listed(attempt))?;
             execution.cancelled_unlaunched(now).or_else(|| {
                 execution.lost(
-                    "RunTask was called, its answer never came, and ECS knows no such task",
+                    "RunTask was called, its answer never came, and ECS has no such task",
                     now,
                 )
             })

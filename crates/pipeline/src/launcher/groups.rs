@@ -94,7 +94,7 @@ where
         }
         Err(PortError::unavailable(
             "the store",
-            format!("it took longer than {FRESH} to tell of groups, {TRIES} times in a row"),
+            format!("reading the groups took longer than {FRESH}, {TRIES} times in a row"),
         ))
     }
 

@@ -50,9 +50,9 @@ struct Drain {
 pub(super) struct RoundOutcome {
     /// How many executions were started.
     pub(super) started: usize,
-    /// What ECS's answers say about the pool, and the pool's limit as it was last read.
+    /// The findings about the pool from ECS's answers, and the pool's limit as it was last read.
     pub(super) learned: Option<(LimitSnapshot, Learned)>,
-    /// What the launcher does next.
+    /// The launcher's next step.
     pub(super) then: Then,
     /// The backlogs that entries moved to or made room in.
     pub(super) next: Vec<LimitKey>,
@@ -60,7 +60,7 @@ pub(super) struct RoundOutcome {
     pub(super) failure: Option<PortError>,
 }
 
-/// What a launcher does after a round.
+/// The launcher's next step after a round.
 #[derive(Default)]
 pub(super) enum Then {
     /// It looks again.

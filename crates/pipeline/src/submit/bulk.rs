@@ -247,7 +247,7 @@ fn checked(bulk: &BulkRequest) -> Result<IdempotencyKey, FieldError> {
         .and_then(|entries| bulk.first_index.checked_add(entries));
     if end.is_none_or(|end| end > LINES_MAX) {
         let message = format!(
-            "and the entries after it go beyond the {LINES_MAX} that a submission can have"
+            "and the entries after it exceed the limit of {LINES_MAX} lines in a submission"
         );
         return Err(fault("first_index", message));
     }

@@ -104,7 +104,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         if changes.idempotency_key.is_some() {
             return Err(fault(
                 "changes.idempotency_key",
-                "leave it out: each run has a key of its own here".into(),
+                "is not allowed here: each run gets its own key, so leave it out".into(),
             ));
         }
         Ok(RerunWish {
@@ -213,7 +213,7 @@ fn under_way(other: &GroupRerun) -> Problem {
     } = other;
     let group = &progress.group;
     let title = format!(
-        "{by} is running again what failed of {of} as members of {group}, and that is not over: wait for it, or choose another group"
+        "{by} is still running the failed runs of {of} again as members of {group}: wait until that is over, or choose another group"
     );
     Problem::new(409, "rerun_under_way", title)
 }

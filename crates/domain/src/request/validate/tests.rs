@@ -142,23 +142,23 @@ fn every_fault_is_named_at_once() {
     insta::assert_snapshot!(faults.join("\n"), @r#"
     action: is not known: use `exec`, the only action there is
     command: is blank: say what to run, as in `terraform plan`
-    repo: holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`
+    repo: holds a user name or password, which would be stored with the run: remove the part before the `@` and store the token with `mycli secrets set GIT_TOKEN`
     branch: `-b` starts with `-`, which git reads as an option: name the commit's SHA instead
     image: has upper case in `Ubuntu`, image names are lower case: write `ubuntu`
-    env.1A: `1A` is no variable name: use letters, digits and `_`, starting with a letter or `_`
-    env.MYCLI_X: `MYCLI_X` is reserved: names that start with `MYCLI_` are mycli's own, choose another
+    env.1A: `1A` is not a variable name: use letters, digits and `_`, starting with a letter or `_`
+    env.MYCLI_X: `MYCLI_X` is reserved, because mycli uses the names that start with `MYCLI_`: choose another
     env.NUL: the value holds a NUL byte, which no environment can carry: encode it, for example as base64
     secrets[0]: `OK` is in `env` too: give it in one of the two
     secrets[2]: `T` is named twice: name it once
-    secrets[3]: `a-b` is no variable name: use letters, digits and `_`, starting with a letter or `_`
-    timeout: is longer than 7d, the limit: shorten it, or split the work
+    secrets[3]: `a-b` is not a variable name: use letters, digits and `_`, starting with a letter or `_`
+    timeout: is longer than the limit of 7d: shorten it, or split the work
     memory: `1G` is not a whole number: write MB as digits alone, as in `1024`
     cpu: 300 CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)
     arch: `riscv` is not known: use `arm64` or `x86_64`
     capacity: `cheap` is not known: use `spot` or `on-demand`
     lock: `-` starts with '-': start with a letter or a digit
     group: is empty: give 1 to 64 characters, or leave it out
-    priority: is 101: use -100 to 100, the higher goes first
+    priority: is 101: use -100 to 100; a higher one goes first
     retries: is 11: use 0 to 10
     retry_on[1]: `rain` is not known: use `spot`, `host` or `failure`
     retry_on[2]: `spot` is named twice: name it once
@@ -184,7 +184,7 @@ fn the_command_must_say_something() {
     }
     assert_eq!(
         faults(json!({"command": "a\u{0}b"})),
-        ["command: holds a NUL byte, which no shell can be given: remove it"]
+        ["command: holds a NUL byte, which a shell cannot take: remove it"]
     );
     assert_eq!(accepted(json!({"command": " a\n"})).command, " a\n");
 }
@@ -247,7 +247,7 @@ fn a_branch_needs_a_repository() {
 
 #[test]
 fn local_repositories_are_for_one_machine() {
-    assert!(fault("repo", json!("/srv/a")).starts_with("repo: is a directory of one machine"));
+    assert!(fault("repo", json!("/srv/a")).starts_with("repo: is a directory on one machine"));
     let local = request(json!({"command": "true", "repo": "/srv/a"}))
         .validate(&Defaults::one_machine(Arch::Arm64));
     assert_eq!(local.unwrap().source.unwrap().repo.as_str(), "/srv/a");
@@ -277,7 +277,7 @@ fn an_image_is_needed_where_no_host_shell_is() {
 fn a_value_in_a_variables_name_is_not_repeated() {
     let fault = fault("env", json!({"TOKEN=hunter2": ""}));
     assert!(
-        fault.starts_with("env.TOKEN=: `TOKEN=` is no variable name"),
+        fault.starts_with("env.TOKEN=: `TOKEN=` is not a variable name"),
         "{fault}"
     );
 }
@@ -349,14 +349,14 @@ fn the_stacks_own_timeout_limit_is_the_one_named() {
         .unwrap_err();
     assert_eq!(
         faults[0].to_string(),
-        "timeout: is longer than 1h, the limit: shorten it, or split the work"
+        "timeout: is longer than the limit of 1h: shorten it, or split the work"
     );
 }
 
 #[test]
 fn priority_and_retries_have_limits() {
     for priority in [-101, 101, i64::MIN, i64::MAX] {
-        let expected = format!("priority: is {priority}: use -100 to 100, the higher goes first");
+        let expected = format!("priority: is {priority}: use -100 to 100; a higher one goes first");
         assert_eq!(fault("priority", json!(priority)), expected);
     }
     for retries in [-1, 11, 256, i64::MAX] {
