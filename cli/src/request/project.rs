@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::request::{FieldError, SubmitRequest};
+use domain::request::{FieldError, SubmitRequest, key_of_one_run};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::encoding;
@@ -134,18 +134,6 @@ impl Project {
         };
         self.text.lines().position(is_key).map(|index| index + 1)
     }
-}
-
-/// The first key in the file that makes sense only for a single run.
-fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
-    let set = [
-        ("command", &request.command),
-        ("action", &request.action),
-        ("idempotency_key", &request.idempotency_key),
-    ];
-    set.into_iter()
-        .find(|(_, value)| value.is_some())
-        .map(|(key, _)| key)
 }
 
 /// Makes an error from serde's message, which names the key and the known keys. The line goes in

@@ -16,6 +16,7 @@ mod env;
 mod git_ref;
 mod given;
 mod image;
+mod keys;
 mod name;
 mod repo;
 mod role;
@@ -31,6 +32,7 @@ pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
 pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value};
 pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
 pub use image::{IMAGE_NAME_MAX, ImageError, ImageRef, TAG_MAX};
+pub use keys::{KEYS, RequestKey, key_of_one_run};
 pub use name::{
     IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError,
 };

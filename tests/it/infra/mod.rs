@@ -5,6 +5,7 @@ pub(crate) mod api;
 mod events;
 mod functions;
 mod init_policy;
+mod keys;
 pub(crate) mod roles;
 mod table;
 mod template;
