@@ -3,7 +3,7 @@
 //!
 //! - The order of a backlog is fair between submitters, then by priority, then by time ([`fair`]).
 //!   Entries start in that order: the first one that does not fit holds up those behind it, so that
-//!   small ones never starve a large one.
+//!   small ones never starve a large one of the same backlog.
 //! - A launch takes its lock, its group and its pool in one write, all or none. An execution with a
 //!   lock, or of a group with a limit, starts from that limit's backlog. If only the pool has no
 //!   room, the first entry of that backlog is promoted: it moves to the pool's backlog and waits
@@ -100,7 +100,7 @@ pub fn decide(snapshot: &Snapshot, spot_fallback_after: Option<u32>, now: Timest
         .iter()
         .filter(|execution| execution.pool == pool.pool)
         .filter_map(|execution| {
-            settlement(execution, pool, room, spot_fallback_after)
+            settlement(execution, pool, spot_fallback_after, now)
                 .map(|settlement| (execution.id.clone(), settlement))
         })
         .collect();
@@ -131,19 +131,23 @@ pub fn decide(snapshot: &Snapshot, spot_fallback_after: Option<u32>, now: Timest
     };
     if is_pools_own {
         return match in_pool {
-            0 => Decision::Hold(Hold::by_pool(&pool.limit, pool.quota())),
+            0 => Decision::Hold(Hold::by_pool(
+                &pool.limit,
+                pool.quota(),
+                first.request.size.cpu(),
+            )),
             count => launch(count),
         };
     }
     if snapshot.is_promoted {
-        return Decision::Hold(Hold::behind_promoted(pool));
+        return Decision::Hold(Hold::behind_promoted(pool, first.request.size.cpu()));
     }
-    let max = max_of(&snapshot.limit.key, &first.request, None);
-    let own = fitting(batch.iter().map(|_| 1), snapshot.limit.used, max);
+    let own_max = max_of(&snapshot.limit.key, &first.request, None);
+    let own = fitting(batch.iter().map(|_| 1), snapshot.limit.used, own_max);
     match own.min(in_pool) {
-        0 if own == 0 => Decision::Hold(Hold::by_limit(&snapshot.limit, max)),
+        0 if own == 0 => Decision::Hold(Hold::by_limit(&snapshot.limit, own_max)),
         0 => Decision::Promote(
-            Hold::behind_promoted(pool),
+            Hold::behind_promoted(pool, first.request.size.cpu()),
             first.id.clone(),
             pool.limit.key.clone(),
         ),
@@ -151,19 +155,18 @@ pub fn decide(snapshot: &Snapshot, spot_fallback_after: Option<u32>, now: Timest
     }
 }
 
-/// Whether an execution must leave its pool, and how. `room` is what the pool accepts now for its
-/// first entry.
+/// Whether an execution must leave its pool, and how.
 fn settlement(
     execution: &Execution,
     pool: &PoolSnapshot,
-    room: Room,
     spot_fallback_after: Option<u32>,
+    now: Timestamp,
 ) -> Option<Settlement> {
     reason::impossible(execution.request.size.cpu(), pool.quota())
         .map(Settlement::Reject)
         .or_else(|| {
             let after = spot_fallback_after.filter(|_| pool.pool == CapacityPool::FargateSpot)?;
-            gives_up_spot(execution, pool, room, after).map(Settlement::FallBack)
+            gives_up_spot(execution, pool, after, now).map(Settlement::FallBack)
         })
 }
 
@@ -171,8 +174,8 @@ fn settlement(
 fn gives_up_spot(
     execution: &Execution,
     pool: &PoolSnapshot,
-    room: Room,
     after: u32,
+    now: Timestamp,
 ) -> Option<String> {
     let interruptions = execution.spot_interruptions();
     if interruptions >= after {
@@ -182,9 +185,10 @@ fn gives_up_spot(
     }
     // An execution that fits in Spot stays there. A probe that is due is made first, or Spot would
     // be given up for ever.
-    let fits = match room {
+    let cpu = execution.request.size.cpu();
+    let fits = match pool.room(cpu, now) {
         Room::Probe(_) => true,
-        Room::UpTo(max) => fitting([execution.request.size.cpu()], pool.limit.used, max) == 1,
+        Room::UpTo(max) => fitting([cpu], pool.limit.used, max) == 1,
     };
     if fits {
         return None;

@@ -28,10 +28,6 @@ pub(crate) trait Stored {
     /// Its value.
     type Value: Send + Sync;
 
-    /// Whether it is only advice, so that a change may be dropped where others are faster again and
-    /// again.
-    const IS_ADVICE: bool = false;
-
     /// Returns the value as it is stored.
     fn read(&self) -> impl Future<Output = Result<Option<Self::Value>, PortError>> + Send;
 
@@ -109,9 +105,6 @@ pub(crate) async fn change_from<S: Stored + Sync>(
         }
         before = stored.read().await?;
     }
-    if S::IS_ADVICE {
-        return Ok(Changed::No(before.map(Box::new)));
-    }
     Err(PortError::unavailable(
         "the store",
         format!(
@@ -167,8 +160,6 @@ pub(crate) struct StateOfLimit<'a, S> {
 impl<S: LaunchStore> Stored for StateOfLimit<'_, S> {
     type Value = LimitState;
 
-    const IS_ADVICE: bool = true;
-
     async fn read(&self) -> Result<Option<LimitState>, PortError> {
         self.store.limit_state(self.key).await.map(Some)
     }
@@ -183,7 +174,8 @@ impl<S: LaunchStore> Stored for StateOfLimit<'_, S> {
             .store
             .set_limit_state(self.key, &before, after.clone())
             .await?;
-        Ok(is_written.then_some(after))
+        let revision = before.revision + 1;
+        Ok(is_written.then_some(LimitState { revision, ..after }))
     }
 
     fn name(&self) -> String {

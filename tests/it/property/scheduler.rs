@@ -17,7 +17,7 @@ use domain::{
         adaptive_limit::Shortage,
         decide, fair,
         snapshot::admissions,
-        state::{Answer, Change, HeldChange, Learned, LimitState},
+        state::{Answer, Change, HeldChange, Learned, LimitState, PromotedChange},
     },
 };
 use proptest::prelude::*;
@@ -286,8 +286,9 @@ impl Account {
                         .parked(pool.clone(), hold.reason.clone(), self.now);
                     self.replace(parked);
                     next.insert(pool);
+                    let instead_of = self.limit(key).state.backlog.promoted;
                     let promoted = Change {
-                        promoted: Some(id),
+                        promoted: Some(PromotedChange { instead_of, id }),
                         ..Change::default()
                     };
                     self.change(key, &promoted);

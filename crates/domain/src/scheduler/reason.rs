@@ -26,13 +26,14 @@ impl Hold {
     }
 
     /// A pool has no room: it is full, or ECS refuses more below its quota. `quota` is the CPU units
-    /// that may be in use at all.
+    /// that may be in use at all, and `wanted` those of the next launch.
     #[must_use]
-    pub fn by_pool(limit: &LimitSnapshot, quota: Option<u32>) -> Self {
+    pub fn by_pool(limit: &LimitSnapshot, quota: Option<u32>, wanted: u32) -> Self {
         let usage = usage_words(&limit.key, limit.used, quota);
+        let would_use = limit.used.saturating_add(wanted);
         let adaptive_limit = limit.state.pool.adaptive_limit.as_ref();
         let Some(adaptive_limit) =
-            adaptive_limit.filter(|_| quota.is_none_or(|quota| limit.used < quota))
+            adaptive_limit.filter(|_| quota.is_none_or(|quota| would_use <= quota))
         else {
             return Self {
                 by: HeldBy::Full,
@@ -57,11 +58,11 @@ impl Hold {
     /// Only the pool has no room, and the first entry of this lock's or group's backlog waits in the
     /// pool's backlog for all behind it. A wakeup comes when that entry starts.
     #[must_use]
-    pub fn behind_promoted(pool: &PoolSnapshot) -> Self {
+    pub fn behind_promoted(pool: &PoolSnapshot, wanted: u32) -> Self {
         Self {
             by: HeldBy::Pool,
             look_at: None,
-            ..Self::by_pool(&pool.limit, pool.quota())
+            ..Self::by_pool(&pool.limit, pool.quota(), wanted)
         }
     }
 
@@ -146,7 +147,9 @@ impl BacklogWait<'_> {
         let reason = match (by.filter(|_| postponed.is_none()), self.rate, &limit.key) {
             (None, ..) => self.own_reason(),
             (Some(HeldBy::Rate), Some((key, rate)), _) => rate_words(key, rate),
-            (Some(_), _, LimitKey::Pool(_)) => Hold::by_pool(limit, max).reason,
+            (Some(_), _, LimitKey::Pool(_)) => {
+                Hold::by_pool(limit, max, self.execution.request.size.cpu()).reason
+            }
             (Some(_), ..) => Hold::by_limit(limit, max).reason,
         };
         let estimate_seconds = match (postponed, by) {

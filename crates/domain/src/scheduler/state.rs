@@ -35,7 +35,7 @@ pub struct LimitState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BacklogState {
-    /// The reason that held its head when a launcher last looked; `None` while it moves.
+    /// The hold that a launcher last found; `None` once no entry was due.
     pub held: Option<Held>,
     /// When the next look is certain, without another wakeup: a launcher waits until then, or a
     /// delayed wakeup is on its way.
@@ -124,11 +124,20 @@ pub struct Change {
     /// The change to the reason that holds the backlog.
     pub held: HeldChange,
     /// The execution that moves to the pool's backlog, if one does.
-    pub promoted: Option<ExecutionId>,
+    pub promoted: Option<PromotedChange>,
     /// The launcher's watch over the backlog.
     pub watch: WatchChange,
     /// The findings about the pool from ECS's answers.
     pub learned: Option<Learned>,
+}
+
+/// The promotion of an execution. It counts only if nobody promoted another one meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromotedChange {
+    /// The execution that was promoted before, as the round read it.
+    pub instead_of: Option<ExecutionId>,
+    /// The execution that is promoted now.
+    pub id: ExecutionId,
 }
 
 /// How a round changes what holds a backlog.
@@ -214,7 +223,11 @@ impl PoolState {
     /// is dropped, so that the new quota is used at once.
     #[must_use]
     pub fn with_quota(&self, cpu: Option<u32>, now: Timestamp) -> Self {
-        let raised = self.quota.is_some_and(|before| before.cpu < cpu);
+        // No number counts as no limit.
+        let raised = match self.quota.map(|before| before.cpu) {
+            Some(Some(before)) => cpu.is_none_or(|cpu| cpu > before),
+            Some(None) | None => false,
+        };
         Self {
             quota: Some(AccountQuota { cpu, read_at: now }),
             adaptive_limit: self.adaptive_limit.clone().filter(|_| !raised),
@@ -323,7 +336,12 @@ impl BacklogState {
         };
         Self {
             watched_until,
-            promoted: change.promoted.clone().or(after.promoted),
+            promoted: match &change.promoted {
+                Some(promotion) if promotion.instead_of == after.promoted => {
+                    Some(promotion.id.clone())
+                }
+                Some(_) | None => after.promoted,
+            },
             ..after
         }
     }
@@ -509,6 +527,56 @@ mod tests {
         assert!(of_another.is_watched(at(1)));
         let ended = watched.after(&watch(WatchChange::End(at(2))), at(0));
         assert!(!ended.is_watched(at(1)));
+    }
+
+    #[test]
+    fn a_promotion_does_not_replace_one_that_came_first() {
+        let id = |number| ExecutionId::new(at(0), number);
+        let promote = |instead_of: Option<ExecutionId>, number| Change {
+            promoted: Some(PromotedChange {
+                instead_of,
+                id: id(number),
+            }),
+            ..Change::default()
+        };
+        let first = BacklogState::default().after(&promote(None, 1), at(0));
+        assert_eq!(first.promoted, Some(id(1)));
+        let late = first.after(&promote(None, 2), at(0));
+        assert_eq!(late.promoted, Some(id(1)), "it was read before the first");
+        let next = first.after(&promote(Some(id(1)), 2), at(0));
+        assert_eq!(next.promoted, Some(id(2)));
+    }
+
+    #[test]
+    fn only_a_raised_quota_drops_the_adaptive_limit() {
+        let limited = |cpu| {
+            PoolState {
+                adaptive_limit: Some(AdaptiveLimit::refused(
+                    None,
+                    512,
+                    (Shortage::Quota, String::new()),
+                    at(0),
+                    0,
+                )),
+                ..PoolState::default()
+            }
+            .with_quota(cpu, at(0))
+        };
+        for (before, now, is_dropped) in [
+            (Some(1024), Some(2048), true),
+            (Some(1024), None, true),
+            (Some(1024), Some(1024), false),
+            (Some(2048), Some(1024), false),
+            (None, Some(1024), false),
+            (None, None, false),
+        ] {
+            let after = limited(before).with_quota(now, at(1));
+            assert_eq!(
+                after.adaptive_limit.is_none(),
+                is_dropped,
+                "{before:?} {now:?}"
+            );
+        }
     }
 
     #[test]

@@ -138,12 +138,19 @@ impl Watch {
         }
     }
 
-    /// Ends the watch. Returns the change, and whether there was a watch to end.
-    pub fn end(&mut self) -> (WatchChange, bool) {
-        match self.until.take() {
+    /// How to end the watch, and whether there is one to end. Until the change is written
+    /// ([`Self::ended`]), the watch may still be stored.
+    #[must_use]
+    pub fn end(&self) -> (WatchChange, bool) {
+        match self.until {
             Some(mine) => (WatchChange::End(mine), true),
             None => (WatchChange::Keep, false),
         }
+    }
+
+    /// Notes that the watch has ended.
+    pub fn ended(&mut self) {
+        self.until = None;
     }
 
     /// Notes a pause until now in which the starts did not end: the backlog's index lagged.

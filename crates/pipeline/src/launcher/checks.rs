@@ -140,10 +140,12 @@ where
             return self.started(execution.clone(), number, task).await;
         }
         if let Some((execution, input, error)) = refusal {
-            return self
-                .refused(*execution, input, LimitKey::Pool(attempt.pool), error)
-                .await
-                .map(drop);
+            let backlog = LimitKey::Pool(attempt.pool);
+            self.refused(*execution, input, backlog.clone(), error)
+                .await?;
+            // No launcher is at this backlog now.
+            let wakeup = Message::Wakeup { backlog, id: None };
+            return self.queue.send(vec![wakeup.into()]).await;
         }
         if !surely_listed(attempt) {
             return self.ask_again(id, pause).await;

@@ -5,9 +5,10 @@ use chrono::TimeDelta;
 use domain::{
     cause::Cause,
     ecs::{RunTaskInput, Task},
-    execution::{Attempt, BacklogEntry, Execution},
+    execution::{Attempt, Execution},
     git,
     git_access::GitAccess,
+    id::ExecutionId,
     key::Role,
     limit::{CapacityPool, LimitKey},
     ports::{
@@ -46,6 +47,15 @@ const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
 pub(super) struct Launched {
     pub(super) execution: Execution,
     pub(super) from: LimitKey,
+}
+
+/// The outcome of recording launches. The recorded ones go on, whatever became of the others.
+#[derive(Default)]
+struct Recorded {
+    launched: Vec<Launched>,
+    /// The backlogs that entries were sent back to.
+    next: Vec<LimitKey>,
+    failure: Option<PortError>,
 }
 
 /// Whether an execution's task definition is ready for a launch.
@@ -103,20 +113,37 @@ where
             Err(hold) => return Ok(RoundOutcome::then(Then::Held(hold, None))),
         }
         if is_probe && !self.claim_probe(&mut pool).await? {
-            let hold = Hold::by_pool(&pool.limit, pool.quota());
-            return Ok(RoundOutcome::then(Then::Held(hold, None)));
+            return Ok(RoundOutcome::then(Then::Again));
         }
-        let launched = self.record(backlog, updates, &pool.limit.key).await?;
+        let Recorded {
+            launched,
+            mut next,
+            failure,
+        } = self.record(backlog, updates, &pool.limit.key).await;
         if launched.is_empty() {
             // Other launchers were faster, or used up the room.
-            return Ok(RoundOutcome::then(Then::AgainSoon));
+            return Ok(RoundOutcome {
+                then: Then::AgainSoon,
+                next,
+                failure,
+                ..RoundOutcome::default()
+            });
         }
-        let (launched, marked) = self.by_their_marks(launched).await?;
-        let next = launched
-            .iter()
-            .filter_map(|launched| promotes_next(backlog, &launched.execution))
-            .collect();
-        let started = launched.len();
+        let (launched, marked) = match self.by_their_marks(launched).await {
+            Ok(split) => split,
+            Err(error) => {
+                return Ok(RoundOutcome {
+                    next,
+                    failure: Some(error),
+                    ..RoundOutcome::default()
+                });
+            }
+        };
+        next.extend(
+            launched
+                .iter()
+                .filter_map(|launched| promotes_next(backlog, &launched.execution)),
+        );
         // Every call is finished. A launch that cannot be recorded is no reason to abandon the
         // others in the middle of their calls.
         let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
@@ -128,14 +155,25 @@ where
                 Err(error) => failure = Some(error),
             }
         }
+        let started = answers
+            .iter()
+            .filter(|answer| matches!(answer, Ran::Started | Ran::Settled))
+            .count();
         let throttled = answers.iter().find_map(|answer| match answer {
             Ran::Throttled(words) => Some(words.clone()),
             Ran::Started | Ran::Settled | Ran::Short(..) => None,
         });
         let look_at = self.system.now() + NAP_MAX;
+        let learned = match self.learned(pool, is_probe, answers).await {
+            Ok(learned) => learned,
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        };
         Ok(RoundOutcome {
             started,
-            learned: self.learned(pool, is_probe, answers).await?,
+            learned,
             then: throttled.map_or(Then::Again, |words| {
                 Then::Held(Hold::throttled(words, look_at), None)
             }),
@@ -164,7 +202,8 @@ where
         Ok(Ok(usize::try_from(granted).unwrap_or_default()))
     }
 
-    /// Claims a probe for this launcher. Returns `false` if another launcher claimed it first.
+    /// Claims a probe for this launcher. Returns `false` if somebody else wrote the pool's state
+    /// first: another launcher may have claimed the probe, so the next round looks again.
     async fn claim_probe(&self, pool: &mut PoolSnapshot) -> Result<bool, PortError> {
         let limit = &mut pool.limit;
         let probing = limit
@@ -207,45 +246,40 @@ where
     }
 
     /// Records the launches under their limits, each all or none, before anything is started.
-    /// Returns an error only if none could be recorded; otherwise the recorded ones go on.
-    async fn record(
-        &self,
-        backlog: &LimitKey,
-        updates: Vec<Update>,
-        pool: &LimitKey,
-    ) -> Result<Vec<Launched>, PortError> {
-        let entries: Vec<_> = updates
+    async fn record(&self, backlog: &LimitKey, updates: Vec<Update>, pool: &LimitKey) -> Recorded {
+        let ids: Vec<_> = updates
             .iter()
-            .filter_map(|update| update.before.backlog_entry())
+            .map(|update| update.before.id.clone())
             .collect();
-        let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
-        for (entry, result) in entries.iter().zip(self.store.update_all(updates).await) {
+        let (mut recorded, mut back) = (Recorded::default(), Vec::new());
+        for (id, result) in ids.iter().zip(self.store.update_all(updates).await) {
             match result {
-                Ok(execution) => launched.push(Launched {
+                Ok(execution) => recorded.launched.push(Launched {
                     execution,
                     from: backlog.clone(),
                 }),
                 Err(UpdateError::Full(full)) if full != *backlog && full != *pool => {
-                    back.push((entry, full));
+                    back.push((id, full));
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Failed(error)) => {
-                    tracing::warn!(execution = %entry.id, %error, "a launch could not be recorded");
-                    failure = Some(error);
+                    tracing::warn!(execution = %id, %error, "a launch could not be recorded");
+                    recorded.failure = Some(error);
                 }
             }
         }
-        for (entry, full) in back {
-            if let Err(error) = self.turn_back(entry, full).await {
+        for (id, full) in back {
+            match self.turn_back(id, backlog, &full).await {
+                // The holder may have ended before the entry was there to be woken for.
+                Ok(()) => recorded.next.push(full),
                 // The entry is tried again from its backlog. The recorded launches do not wait for
                 // it.
-                tracing::warn!(execution = %entry.id, %error, "an entry could not be sent back to its backlog");
+                Err(error) => {
+                    tracing::warn!(execution = %id, %error, "an entry could not be sent back to its backlog");
+                }
             }
         }
-        match failure {
-            Some(error) if launched.is_empty() => Err(error),
-            _ => Ok(launched),
-        }
+        recorded
     }
 
     /// Returns the record with its next attempt, once its task definition is registered.
@@ -295,17 +329,23 @@ where
         }
     }
 
-    /// Moves an execution back to the backlog of its lock or group, which is used up again.
-    async fn turn_back(&self, entry: &BacklogEntry, full: LimitKey) -> Result<(), PortError> {
-        let (now, usage) = (self.system.now(), self.store.usage(&full).await?);
+    /// Moves an execution from this backlog back to that of its lock or group, which is used up
+    /// again.
+    async fn turn_back(
+        &self,
+        id: &ExecutionId,
+        backlog: &LimitKey,
+        full: &LimitKey,
+    ) -> Result<(), PortError> {
+        let (now, usage) = (self.system.now(), self.store.usage(full).await?);
         let goes_back = |execution: &Execution| {
             execution
                 .backlog_entry()
-                .filter(|current| current.backlog == entry.backlog)?;
-            let max = max_of(&full, &execution.request, None);
-            execution.parked(full.clone(), usage_words(&full, usage.used, max), now)
+                .filter(|entry| entry.backlog == *backlog)?;
+            let max = max_of(full, &execution.request, None);
+            execution.parked(full.clone(), usage_words(full, usage.used, max), now)
         };
-        advance(self.store, self.queue, now, &entry.id, goes_back)
+        advance(self.store, self.queue, now, id, goes_back)
             .await
             .map(drop)
     }

@@ -20,6 +20,8 @@ use crate::advance::{Changed, StateOfLimit, change_from};
 /// seldom so that the write costs next to nothing for each start.
 const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(5);
 
+/// The most backlogs whose starts are counted at once. Locks can have any number of names.
+const REMEMBERED_MAX: usize = 1024;
 /// How many starts without a pause make it cheaper to watch a backlog than to get a wakeup for each
 /// slot: as many as a batch of messages has.
 const FAST: usize = 10;
@@ -66,6 +68,9 @@ impl Pace {
             return 0;
         }
         let mut backlogs = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        if backlogs.len() >= REMEMBERED_MAX {
+            backlogs.clear();
+        }
         let own = backlogs.entry(backlog.clone()).or_default();
         own.count = own
             .count

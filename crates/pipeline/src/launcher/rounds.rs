@@ -16,7 +16,7 @@ use domain::{
     },
     scheduler::{
         self, Decision, Hold, LimitSnapshot, PoolSnapshot, Settlement, Snapshot,
-        state::{Change, HeldChange, Learned, LimitState},
+        state::{Change, HeldChange, Learned, LimitState, PromotedChange},
         watch::{self, Pause, Watch},
     },
 };
@@ -100,34 +100,63 @@ where
     A: Clock + Entropy,
 {
     /// Drains a backlog, and then the backlogs that its first entries moved to or made room in. No
-    /// message is sent for those: if the work fails, the message that began it is delivered again.
+    /// message is sent for those unless the work fails.
+    ///
+    /// SQS delivers the message that began this again only after minutes. So after an error each
+    /// backlog that is left gets a delayed wakeup.
     pub(super) async fn drain_all(
         &self,
         backlog: LimitKey,
         newcomers: &[ExecutionId],
     ) -> Result<(), PortError> {
+        let mut next = BTreeSet::new();
+        let drained = self.drain_these(backlog, newcomers, &mut next).await;
+        if drained.is_err() && !next.is_empty() {
+            let again = next
+                .into_iter()
+                .map(|backlog| wakeup_in(backlog, watch::NAP_MAX + watch::WATCH));
+            if self.queue.send(again.collect()).await.is_err() {
+                tracing::warn!(
+                    "no wakeup could be sent for backlogs that were left; the sweep sends one"
+                );
+            }
+        }
+        drained
+    }
+
+    /// Drains a backlog and those that follow. `next` has the backlogs that are still to be looked
+    /// at, also after an error.
+    async fn drain_these(
+        &self,
+        backlog: LimitKey,
+        newcomers: &[ExecutionId],
+        next: &mut BTreeSet<LimitKey>,
+    ) -> Result<(), PortError> {
         let until = self.system.now() + DRAIN;
-        let mut next = self.drain(backlog, newcomers).await?;
+        self.drain(backlog, newcomers, next).await?;
         while let Some(backlog) = next.pop_first() {
             if self.system.now() >= until {
                 next.insert(backlog);
+                let rest = std::mem::take(next);
                 return self
                     .queue
-                    .send(next.into_iter().map(wakeup).collect())
+                    .send(rest.into_iter().map(wakeup).collect())
                     .await;
             }
-            next.extend(self.drain(backlog, &[]).await?);
+            self.drain(backlog, &[], next).await?;
         }
         Ok(())
     }
 
     /// Starts the first executions of a backlog while there is room, and records for the newcomers
-    /// why they wait. Returns the backlogs to look at next.
+    /// why they wait. Adds the backlogs to look at next to `next`: after an error the backlog itself
+    /// too, if it may be watched, because no wakeup is sent for room that became free under a watch.
     async fn drain(
         &self,
         backlog: LimitKey,
         newcomers: &[ExecutionId],
-    ) -> Result<BTreeSet<LimitKey>, PortError> {
+        next: &mut BTreeSet<LimitKey>,
+    ) -> Result<(), PortError> {
         let fast_from = Some(self.pace.fast()).filter(|_| self.settings.wakeups_cost());
         let mut work = Drain {
             backlog,
@@ -135,22 +164,11 @@ where
             next: BTreeSet::new(),
         };
         let drained = self.drain_while(&mut work, newcomers).await;
-        if drained.is_err() {
-            // SQS delivers the message that began this again only after minutes. Until then no
-            // wakeup is sent for the next backlogs, nor for room that became free under the watch.
-            // So each gets a delayed wakeup for when the watch is over.
-            work.next
-                .extend(work.watch.until().map(|_| work.backlog.clone()));
-            let again: Vec<_> = work
-                .next
-                .iter()
-                .map(|backlog| wakeup_in(backlog.clone(), watch::NAP_MAX + watch::WATCH))
-                .collect();
-            if !again.is_empty() && self.queue.send(again).await.is_err() {
-                tracing::warn!(backlog = %work.backlog, "no wakeup could be sent for a backlog that was left; the sweep sends one");
-            }
+        next.extend(work.next);
+        if drained.is_err() && work.watch.until().is_some() {
+            next.insert(work.backlog);
         }
-        drained.map(|()| work.next)
+        drained
     }
 
     async fn drain_while(
@@ -194,7 +212,7 @@ where
                 hold,
                 Some(Promotion { id, pool }),
             ))),
-            Decision::Settle(settled) => self.settle(settled).await,
+            Decision::Settle(settled) => Ok(self.settle(settled).await),
             Decision::Launch(launch) => self.launch(&snapshot.limit.key, *launch).await,
         }
     }
@@ -209,7 +227,12 @@ where
         newcomers: &[ExecutionId],
     ) -> Result<bool, PortError> {
         let (now, mut state) = (self.system.now(), snapshot.limit.state);
-        work.next.extend(outcome.next);
+        // The backlog itself is looked at again anyway.
+        let others = outcome
+            .next
+            .into_iter()
+            .filter(|next| *next != work.backlog);
+        work.next.extend(others);
         let mut change = Change::default();
         if state.backlog.held.is_some() {
             change.started = self.pace.count(&work.backlog, outcome.started, now);
@@ -249,11 +272,15 @@ where
                 change.watch = watch;
                 change.held = HeldChange::Free;
                 change_limit(self.store, &work.backlog, &state, &change, now).await?;
+                work.watch.ended();
                 // Whoever gave something back under the watch sent no wakeup.
                 was_watched
             }
             Then::Held(hold, promotion) => {
-                change.promoted = promotion.as_ref().map(|promotion| promotion.id.clone());
+                change.promoted = promotion.as_ref().map(|promotion| PromotedChange {
+                    instead_of: state.backlog.promoted.clone(),
+                    id: promotion.id.clone(),
+                });
                 let held = self.hold(work, &state, change, &hold).await?;
                 if let Some(promotion) = promotion
                     && !self.promote(work, &held.after, promotion, &hold).await?
@@ -334,37 +361,37 @@ where
             };
             let now = self.system.now();
             change_limit(self.store, &work.backlog, state, &change, now).await?;
+            work.watch.ended();
         }
         Ok(())
     }
 
     /// Ends executions that no limit here can ever admit, and moves executions from Spot to
     /// on-demand capacity.
-    async fn settle(
-        &self,
-        settled: Vec<(ExecutionId, Settlement)>,
-    ) -> Result<RoundOutcome, PortError> {
-        let (mut next, mut any) = (Vec::new(), false);
+    async fn settle(&self, settled: Vec<(ExecutionId, Settlement)>) -> RoundOutcome {
+        let (mut outcome, mut any) = (RoundOutcome::default(), false);
         for (id, settlement) in settled {
             let now = self.system.now();
             let change = |execution: &Execution| match &settlement {
                 Settlement::Reject(why) => execution.rejected(why.clone(), now),
                 Settlement::FallBack(why) => execution.falls_back(why, now),
             };
-            let settled = advance(self.store, self.queue, now, &id, change).await?;
-            // If nothing changed, the index lists an execution that has left the backlog.
-            any |= settled.as_ref().is_some_and(|settled| {
-                settled.end().is_some() || settled.pool == CapacityPool::Fargate
-            });
-            // An execution that fell back waits in another backlog now.
-            let entry = settled.and_then(|settled| settled.backlog_entry());
-            next.extend(entry.map(|entry| entry.backlog));
+            match advance(self.store, self.queue, now, &id, change).await {
+                Ok(Some(settled)) => {
+                    // If nothing changed, the index lists an execution that has left the backlog.
+                    any |= settled.end().is_some() || settled.pool == CapacityPool::Fargate;
+                    // An execution that fell back waits in another backlog now.
+                    let entry = settled.backlog_entry();
+                    outcome.next.extend(entry.map(|entry| entry.backlog));
+                }
+                Ok(None) => {}
+                Err(error) => outcome.failure = Some(error),
+            }
         }
-        Ok(RoundOutcome {
-            next,
-            then: if any { Then::Again } else { Then::AgainSoon },
-            ..RoundOutcome::default()
-        })
+        if !any {
+            outcome.then = Then::AgainSoon;
+        }
+        outcome
     }
 
     /// Loads what is to be known about a backlog.
