@@ -11,7 +11,7 @@ default:
     @just --list --unsorted
 
 # All that CI checks; the tests last, so that their summary ends the output
-check: fmt lint deny doc manual test
+check: fmt lint deny doc manual examples test
 
 # Formatting
 fmt:
@@ -62,8 +62,14 @@ cases *NUMBERS:
 
 # The commands that README.md and docs/ show, those that need no account, do what is written there: `just manual`, or `just manual docs/ci.md`
 manual *DOCUMENTS:
-    cargo build --locked --workspace
+    # All targets, as the tests need them: without those cargo would choose other features, and build twice.
+    cargo build --locked --workspace --all-targets
     tests/manual.sh {{ DOCUMENTS }}
+
+# The files of examples/ are what mycli, shellcheck and the lints of templates take
+examples:
+    cargo build --locked --workspace --all-targets
+    tests/examples.sh
 
 # The benches, against the tools a user would take instead; `just bench functions requests` only those sections
 bench *SECTIONS: package

@@ -3,6 +3,11 @@
 
 tests 1-words "no replaced word, no name for two things" 'test(/^words::/)'
 tests 1-position "sent under both names, read under either" 'test(/sent_under_both_names/)'
+tests 2-scheduler "fairness, all or none, no starvation, fallback, probing" 'test(/property::scheduler/)'
+tests 3-ports "the adapters of every port keep its contract" 'test(/contract::(local|memory)::store/)'
 tests 4-rooms "no circle of imports goes unseen" 'package(shape)'
+tests 4-keys "a request key is known everywhere" 'test(/infra::keys/)'
 command_says shape "functions' lengths, long lines, circles, words" 'forbidden identifiers: 0' just shape
 command_says mutations "each applies to the code as it is" 'all apply' tests/mutations.sh check
+command_says 5-manual "commands that README and docs show" ' 0 failed' just manual
+command_says 7-examples "settings, matrix, CI jobs, template" '^examples: ' just examples
