@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use domain::{
+    execution::Execution,
     id::ExecutionId,
     limit::LimitKey,
     message::Message,
@@ -45,6 +46,13 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub system: &'a A,
     /// The installation's settings.
     pub settings: &'a Settings,
+}
+
+/// A launch that is on record.
+struct Launched {
+    execution: Execution,
+    /// The backlog that it was launched from.
+    from: LimitKey,
 }
 
 impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>

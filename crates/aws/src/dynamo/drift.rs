@@ -17,10 +17,9 @@ use futures_util::{
     stream::{self, StreamExt, TryStreamExt},
 };
 
-mod look;
+pub(super) mod look;
 
-pub(super) use look::Reading;
-use look::{Look, correction};
+use look::{Look, Reading, correction};
 
 use super::{
     DynamoStore,

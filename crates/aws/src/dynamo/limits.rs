@@ -26,7 +26,7 @@ use domain::{
 
 use super::{
     DynamoStore, SERVICE,
-    drift::Reading,
+    drift::look::Reading,
     item::{Item, Key, expiry, number, number_of, small_item},
     table::{AGAIN, WriteCondition, pause},
 };

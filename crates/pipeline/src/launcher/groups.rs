@@ -20,7 +20,7 @@ use domain::{
 };
 use futures_util::future::try_join_all;
 
-use super::{Launcher, launches::Launched};
+use super::{Launched, Launcher};
 use crate::{
     advance::{self, Changed, WorkOnGroup, advance_from, change, change_from, delayed},
     unreadable::passed_over,

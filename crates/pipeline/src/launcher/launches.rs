@@ -30,8 +30,9 @@ use domain::{
 use futures_util::future::{join, join_all};
 
 use super::{
-    Launcher,
+    Launched, Launcher,
     checks::{IN_FLIGHT, is_unknown},
+    groups::Marked,
     rounds::{RoundOutcome, Then},
 };
 use crate::{
@@ -42,12 +43,6 @@ use crate::{
 /// How long a run waits that needs a secret with an unreadable record. It is this long because an
 /// administrator has to set the secret again.
 const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
-
-/// A launch that is on record.
-pub(super) struct Launched {
-    pub(super) execution: Execution,
-    pub(super) from: LimitKey,
-}
 
 /// The outcome of recording launches. The recorded ones go on, whatever became of the others.
 #[derive(Default)]
@@ -144,17 +139,7 @@ where
                 .iter()
                 .filter_map(|launched| promotes_next(backlog, &launched.execution)),
         );
-        // Every call is finished. A launch that cannot be recorded is no reason to abandon the
-        // others in the middle of their calls.
-        let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
-        let (results, cancelled) = join(runs, self.cancel_by_mark(&marked)).await;
-        let (mut answers, mut failure) = (Vec::new(), cancelled.err());
-        for result in results {
-            match result {
-                Ok(answer) => answers.push(answer),
-                Err(error) => failure = Some(error),
-            }
-        }
+        let (answers, mut failure) = self.run_all(launched, &marked).await;
         let started = answers
             .iter()
             .filter(|answer| matches!(answer, Ran::Started | Ran::Settled))
@@ -180,6 +165,26 @@ where
             next,
             failure,
         })
+    }
+
+    /// Calls `RunTask` for these launches, and cancels those that a mark covers. Returns the answers,
+    /// and an error if there was one. Every call is finished: a launch that cannot be recorded is no
+    /// reason to abandon the others in the middle of their calls.
+    async fn run_all(
+        &self,
+        launched: Vec<Launched>,
+        marked: &Marked,
+    ) -> (Vec<Ran>, Option<PortError>) {
+        let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
+        let (results, cancelled) = join(runs, self.cancel_by_mark(marked)).await;
+        let (mut answers, mut failure) = (Vec::new(), cancelled.err());
+        for result in results {
+            match result {
+                Ok(answer) => answers.push(answer),
+                Err(error) => failure = Some(error),
+            }
+        }
+        (answers, failure)
     }
 
     /// Takes tokens for up to `want` launches, as many as the rates allow now. If there are none,
