@@ -1,4 +1,4 @@
-//! The records of a stack: the ports [`Store`], [`Keys`], [`Definitions`] and [`Secrets`] over one
+//! The records of a stack: the ports of a store, [`Keys`], [`Definitions`] and [`Secrets`] over one
 //! DynamoDB table.
 //!
 //! docs/internals/storage.md has the table's design: which item serves which question, and at what

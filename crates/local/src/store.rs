@@ -1,4 +1,4 @@
-//! The store of one machine: the ports [`Store`] and [`Keys`] over SQLite.
+//! The store of one machine: the ports of a store and [`Keys`] over SQLite.
 //!
 //! Slow work is kept off the writer thread: the caller's side converts records to JSON and back.
 
@@ -51,8 +51,8 @@ const MANY: usize = 64;
 /// The records of one machine, and everything that is derived from them.
 ///
 /// All processes on the file share executions, usage, launch rates and history. They do not share
-/// backlogs: each worker starts the executions that it accepted, so [`Store::backlog`],
-/// [`Store::backlogs`] and [`Store::launched`] show this worker's only.
+/// backlogs: each worker starts the executions that it accepted, so [`LaunchStore::backlog`],
+/// [`SweepStore::backlogs`] and [`SweepStore::launched`] show this worker's only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
