@@ -38,7 +38,7 @@ pub(crate) trait Stored {
         after: Self::Value,
     ) -> impl Future<Output = Result<Option<Self::Value>, PortError>> + Send;
 
-    /// What it is, for an error.
+    /// Its name, for an error.
     fn name(&self) -> String;
 }
 

@@ -1,4 +1,4 @@
-//! What came of a deployment: what was done to the stack, or why it failed.
+//! The outcome of a deployment: the change to the stack, or the reason of the failure.
 
 use crate::{
     CallError, indexes::PlanError, stack::StackError, table::SettleError, template::TemplateError,

@@ -273,7 +273,7 @@ where
                 change.held = HeldChange::Free;
                 change_limit(self.store, &work.backlog, &state, &change, now).await?;
                 work.watch.ended();
-                // Whoever gave something back under the watch sent no wakeup.
+                // No wakeup was sent for room that became free under the watch.
                 was_watched
             }
             Then::Held(hold, promotion) => {
