@@ -181,7 +181,10 @@ where
         for result in results {
             match result {
                 Ok(answer) => answers.push(answer),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the answer to a launch could not be recorded");
+                    failure = Some(error);
+                }
             }
         }
         (answers, failure)

@@ -385,7 +385,10 @@ where
                     outcome.next.extend(entry.map(|entry| entry.backlog));
                 }
                 Ok(None) => {}
-                Err(error) => outcome.failure = Some(error),
+                Err(error) => {
+                    tracing::warn!(execution = %id, %error, "an execution could not leave its pool");
+                    outcome.failure = Some(error);
+                }
             }
         }
         if !any {
