@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     commands::{
@@ -155,9 +156,12 @@ impl Verb {
         }
     }
 
-    /// Whether the command is a server. Nobody watches a server's terminal.
-    pub(crate) fn is_a_server(&self) -> bool {
-        matches!(self, Self::Local(verb) if verb.is_a_server())
+    /// The level from which the command logs without `--verbose`.
+    pub(crate) fn log_level(&self) -> LevelFilter {
+        match self {
+            Self::Local(verb) => verb.log_level(),
+            _ => LevelFilter::OFF,
+        }
     }
 
     /// Runs the command and returns the exit code.

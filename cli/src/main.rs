@@ -8,12 +8,13 @@ use std::{
 };
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     args::{Cli, Verb},
     config::context::Context,
     failure::Failure,
+    terminal::log::{self, LogForm},
 };
 
 mod args;
@@ -33,13 +34,16 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
     fail_as_a_whole(code);
-    let context = Context::new(cli.global, cli.verb.example());
-    let colored = context.screen.colors(&io::stderr());
-    match context.global.verbose {
-        true => trace("debug", colored),
-        // Nobody watches a server's terminal. Its warnings are all that its operator sees.
-        false if cli.verb.is_a_server() => trace("warn", colored),
-        false => {}
+    let level = cli.verb.log_level();
+    let form = LogForm::of(level);
+    let context = Context::new(cli.global, cli.verb.example(), form);
+    let level = if context.global.verbose {
+        LevelFilter::DEBUG
+    } else {
+        level
+    };
+    if level != LevelFilter::OFF {
+        log::begin(form, level, context.screen.colors(&io::stderr()));
     }
     match run(cli.verb, &context) {
         Ok(code) => ExitCode::from(code),
@@ -82,24 +86,4 @@ fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
     // A thread may still be reading the terminal. We do not wait for it.
     runtime.shutdown_background();
     ended
-}
-
-/// Logs mycli's own crates and no libraries: libraries may log headers.
-fn trace(level: &str, colored: bool) {
-    let ours = ["mycli", "local", "pipeline", "domain"]
-        .map(|name| format!("{name}={level}"))
-        .join(",");
-    let filter = EnvFilter::try_from_env(variables::LOG)
-        .unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
-    // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
-    // environment, and so its secrets.
-    let filter = ["bollard=off", "hyper=off"]
-        .into_iter()
-        .flat_map(str::parse)
-        .fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colored)
-        .with_writer(io::stderr)
-        .init();
 }

@@ -1,6 +1,7 @@
 //! The terminal: mycli's output and the user's answers.
 
 pub(crate) mod interrupt;
+pub(crate) mod log;
 pub(crate) mod moment;
 pub(crate) mod output;
 pub(crate) mod progress;

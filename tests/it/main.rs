@@ -17,6 +17,7 @@ mod hostile;
 mod hot_key;
 mod infra;
 mod launchers;
+mod logs;
 mod property;
 mod rerun;
 mod script;

@@ -44,7 +44,7 @@ a_stack() {
   local line=''
   touch "$W/stack.out"
   HOME=$W/stack command mycli local serve --listen 127.0.0.1:0 -o json >"$W/stack.out" 2>&1 98<&- 99>&- &
-  until line=$(grep endpoint "$W/stack.out"); do
+  until line=$(grep -m 1 key_file "$W/stack.out"); do
     kill -0 $! || return
     sleep 0.05
   done

@@ -7,6 +7,7 @@ tests 2-scheduler "fairness, all or none, no starvation, fallback, probing" 'tes
 tests 3-ports "the adapters of every port keep its contract" 'test(/contract::(local|memory)::store/)'
 tests 4-rooms "no circle of imports goes unseen" 'package(shape)'
 tests 4-keys "a request key is known everywhere" 'test(/infra::keys/)'
+tests 6-logs "JSON lines, their fields, audit lines, the queries of the manual" 'test(/^logs::/)'
 command_says shape "functions' lengths, long lines, circles, words" 'forbidden identifiers: 0' just shape
 command_says mutations "each applies to the code as it is" 'all apply' tests/mutations.sh check
 command_says 5-manual "commands that README and docs show" ' 0 failed' just manual

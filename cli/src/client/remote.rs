@@ -264,10 +264,11 @@ fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::log::LogForm;
 
     #[test]
     fn an_endpoint_is_a_plain_url_of_http() {
-        let screen = Rc::new(Screen::new(true));
+        let screen = Rc::new(Screen::new(true, LogForm::Text));
         let new = |text: &str| Remote::new(text, &"k".to_owned().into(), &screen);
         assert_eq!(
             new("https://a.example/prod/").unwrap().name(),

@@ -10,6 +10,7 @@ use std::{
 use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use domain::key::ApiKey;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     config::{
@@ -95,9 +96,14 @@ impl OneMachine {
         matches!(self.action, Action::Serve(_) | Action::Supervise(_))
     }
 
-    /// Whether it is a server. Nobody watches a server's terminal.
-    pub(crate) fn is_a_server(&self) -> bool {
-        matches!(self.action, Action::Serve(_))
+    /// The level from which it logs without being asked to. Nobody watches a server's terminal, so
+    /// its log says who asked for what, and what became of it. A supervisor's says what goes wrong.
+    pub(crate) fn log_level(&self) -> LevelFilter {
+        match self.action {
+            Action::Serve(_) => LevelFilter::INFO,
+            Action::Supervise(_) => LevelFilter::WARN,
+            Action::Prune(_) => LevelFilter::OFF,
+        }
     }
 
     /// Runs `mycli local` and returns the exit code.
@@ -173,10 +179,17 @@ impl Serve {
 /// Says where the server is and how to get its key. The key itself is never printed.
 fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
     let endpoint = format!("http://{address}");
+    if context.screen.logs_json() {
+        let key_file = key_file.map(|path| tracing::field::display(path.display()));
+        tracing::info!(endpoint, key_file, "serving");
+    }
     if context.is_json() {
         let line = serde_json::json!({"endpoint": endpoint, "key_file": key_file});
         // A reader that has gone away does not end the server.
         drop(output::text(context, &format!("{line}\n")));
+        return;
+    }
+    if context.screen.logs_json() {
         return;
     }
     context.screen.say(&format!(

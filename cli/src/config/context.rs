@@ -15,7 +15,7 @@ use crate::{
     },
     failure::Failure,
     local,
-    terminal::screen::Screen,
+    terminal::{log::LogForm, screen::Screen},
     variables::{API_KEY, ENDPOINT, STACK, variable},
 };
 
@@ -86,10 +86,10 @@ pub(crate) struct Context {
 
 impl Context {
     /// Makes the context for these flags.
-    pub(crate) fn new(global: Global, example: &'static str) -> Self {
+    pub(crate) fn new(global: Global, example: &'static str, log: LogForm) -> Self {
         Self {
             home: Home::find(),
-            screen: Rc::new(Screen::new(global.no_color)),
+            screen: Rc::new(Screen::new(global.no_color, log)),
             global,
             example,
         }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Notify;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::log::LogForm;
 use crate::{failure::Failure, variables::NO_COLOR};
 
 /// The width of a table where the terminal's is not known: the usual 80 columns.
@@ -32,6 +33,8 @@ pub(crate) struct Screen {
     /// Whether the user wants no colour.
     plain: bool,
     colored: bool,
+    /// The form of the log on standard error.
+    log: LogForm,
     spinner: RefCell<Option<ProgressBar>>,
     /// Whether the user is being asked a question. Then no progress is shown.
     asks: Cell<bool>,
@@ -49,10 +52,12 @@ impl Drop for Asking<'_> {
 }
 
 impl Screen {
-    /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does.
-    pub(crate) fn new(plain: bool) -> Self {
+    /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does. Beside a log of JSON,
+    /// mycli's own messages are log lines too.
+    pub(crate) fn new(plain: bool, log: LogForm) -> Self {
         let forbidden = plain || std::env::var_os(NO_COLOR).is_some_and(|value| !value.is_empty());
         Self {
+            log,
             plain: forbidden,
             colored: !forbidden && io::stdout().is_terminal(),
             spinner: RefCell::new(None),
@@ -60,6 +65,11 @@ impl Screen {
             closed: Cell::new(false),
             gone: Notify::new(),
         }
+    }
+
+    /// Whether standard error holds a log of JSON, and so no text.
+    pub(crate) fn logs_json(&self) -> bool {
+        self.log == LogForm::Json
     }
 
     /// Whether to use colour on that stream.
@@ -106,12 +116,25 @@ impl Screen {
 
     /// Writes a line of mycli's own to standard error.
     pub(crate) fn say(&self, text: &str) {
+        if self.logs_json() {
+            tracing::info!("{text}");
+            return;
+        }
         // A failure is ignored: it could only be reported on standard error.
         drop(self.write(Stream::Err, &format!("mycli: {}\n", inert(text))));
     }
 
     /// Says why mycli failed, with one line for each field at fault.
     pub(crate) fn fail(&self, failure: &Failure) {
+        if self.logs_json() {
+            let fields = failure.fields().iter().map(ToString::to_string);
+            let error = std::iter::once(failure.to_string())
+                .chain(fields)
+                .chain(failure.advice().map(|advice| advice.to_string()));
+            let error = error.collect::<Vec<_>>().join("; ");
+            tracing::error!(error, "the server ended");
+            return;
+        }
         let fields = failure
             .fields()
             .iter()

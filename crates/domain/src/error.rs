@@ -191,7 +191,8 @@ impl Corrupt {
 
     /// Logs that it is skipped, with the message that is counted.
     pub fn note(&self) {
-        tracing::error!(record = %self.what, error = %self.source, "{PASSED_OVER}");
+        let execution_id = self.id().map(tracing::field::display);
+        tracing::error!(execution_id, record = %self.what, error = %self.source, "{PASSED_OVER}");
     }
 
     /// Whether a newer release wrote it, in a form that this one does not read.

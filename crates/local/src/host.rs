@@ -466,7 +466,11 @@ impl HostRunner {
         match &left {
             None => self.remains.settle(task_id),
             Some(words) => {
-                tracing::warn!(task_id, "{words}");
+                tracing::warn!(
+                    task_id,
+                    reason = words,
+                    "files of an ended task cannot be removed"
+                );
                 self.remains.note(task_id, words);
             }
         }

@@ -428,6 +428,7 @@ pub(crate) fn request(
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = method;
     request.path = Some(path.to_owned());
+    request.request_context.request_id = Some(format!("{:032x}", System.bits()));
     request.headers = headers;
     let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use domain::script;
+use domain::{id::AttemptId, script};
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +115,15 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
         }
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
-    tracing::warn!(attempt, "processes of an ended attempt do not die");
+    // The id names the attempt of one execution.
+    let id: Option<AttemptId> = attempt.parse().ok();
+    tracing::warn!(
+        execution_id = id
+            .as_ref()
+            .map(|id| tracing::field::display(id.execution())),
+        attempt = id.as_ref().map(AttemptId::number),
+        "processes of an ended attempt do not die"
+    );
 }
 
 /// Kills every process that has this variable with this value in its environment.

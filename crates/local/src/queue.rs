@@ -123,7 +123,7 @@ impl LocalQueue {
         if dead > 0 {
             tracing::error!(
                 queue = queue.as_str(),
-                dead,
+                count = dead,
                 "messages were received too often and are dead letters now"
             );
         }

@@ -14,7 +14,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use domain::{
@@ -36,6 +36,9 @@ use crate::{
     machine::{self, Machine, OpenError, Options},
 };
 
+/// The header of a response with the request's id, as API Gateway names it. The server's log has the
+/// same id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 /// The longest time that a request for a log waits for new lines. API Gateway's own limit is 29 s
 /// (AWS-FACTS §7).
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -245,6 +248,11 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
             .is_some_and(|path| path.ends_with("/logs"))
     });
     let request = machine::request(head.method, &path, head.headers, body);
+    let request_id = request
+        .request_context
+        .request_id
+        .as_deref()
+        .and_then(|id| HeaderValue::from_str(id).ok());
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
     let mut changes = machine.changes();
     loop {
@@ -252,7 +260,11 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
         let parts = machine::parts(machine.route(&request, None).await);
         let over = tokio::time::Instant::now() >= until || *ended.borrow();
         if over || !is_idle(&parts) {
-            return response(parts);
+            let mut response = response(parts);
+            response
+                .headers_mut()
+                .extend(request_id.map(|id| (REQUEST_ID, id)));
+            return response;
         }
         let mut ended = ended.clone();
         tokio::select! {

@@ -308,7 +308,7 @@ impl Tasks for LocalTasks {
                 // The task exists, so it is not missing. Its record cannot be read, so nothing may
                 // be concluded about it.
                 Some(Err(error)) => {
-                    tracing::error!(task = %arn, %error, "a task cannot be looked at");
+                    tracing::error!(task_id = %arn.id(), %error, "a task cannot be looked at");
                 }
                 None => described.missing.push(arn.clone()),
             }

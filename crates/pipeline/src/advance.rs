@@ -16,6 +16,8 @@ use domain::{
     scheduler::state::LimitState,
 };
 
+use crate::log;
+
 /// How often a decision is made again because another writer was faster. Each conflict means that
 /// another writer made progress, so more conflicts than this are a fault and not contention.
 const CONFLICTS_MAX: usize = 64;
@@ -136,7 +138,10 @@ impl<S: WriteStore> Stored for ExecutionRecord<'_, S> {
             return Ok(None);
         };
         match self.store.update(before, after, &[]).await {
-            Ok(written) => Ok(Some(written)),
+            Ok(written) => {
+                log::status_changed(&before.status(), &written);
+                Ok(Some(written))
+            }
             Err(UpdateError::Conflict) => Ok(None),
             Err(UpdateError::Full(key)) => Err(PortError::invalid(
                 "the store",

@@ -80,7 +80,7 @@ where
                 }
                 Ok(Message::Check { id }) => {
                     if let Err(error) = passed_over(self.attend(&id).await) {
-                        tracing::warn!(execution = %id, %error, "an execution could not be attended to");
+                        tracing::warn!(execution_id = %id, %error, "an execution could not be attended to");
                         failed.push(message_id);
                     }
                 }

@@ -13,6 +13,7 @@ pub mod forget;
 pub mod http;
 mod intake;
 pub mod launcher;
+mod log;
 pub mod lookup;
 pub mod markers;
 pub mod query;

@@ -27,10 +27,12 @@ use domain::{
     settings::Settings,
     stored,
 };
+use tracing::Instrument as _;
 
 use crate::{
     auth::{self, Auth},
     http::{self, Route},
+    log,
     lookup::{TEXT_MAX, no_such_group, not_found, resolve},
 };
 
@@ -79,10 +81,13 @@ struct Part {
 impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        match self.auth.admit(request, self.keys, self.system.now()).await {
-            Ok(caller) => self.answer(&caller, request).await,
-            Err(problem) => http::problem(&problem),
-        }
+        let answered = async {
+            match self.auth.admit(request, self.keys, self.system.now()).await {
+                Ok(caller) => self.answered(&caller, request).await,
+                Err(problem) => http::problem(&problem),
+            }
+        };
+        answered.instrument(log::request(request)).await
     }
 
     /// Answers a request of a caller already known.
@@ -91,6 +96,17 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> ApiGatewayProxyResponse {
+        self.answered(caller, request)
+            .instrument(log::request(request))
+            .await
+    }
+
+    async fn answered(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> ApiGatewayProxyResponse {
+        log::note_caller(caller);
         self.route(caller, request)
             .await
             .unwrap_or_else(|problem| http::refusal(request, &problem))

@@ -171,8 +171,8 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
             TaskId::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
         let Some(task_id) = stream else {
             tracing::info!(
-                kind = data.message_type,
-                stream = data.log_stream,
+                message_type = data.message_type,
+                log_stream = data.log_stream,
                 "{NO_TASKS_LINES}"
             );
             return Ok(());
@@ -225,13 +225,13 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
         let advanced = advance(self.store, self.queue, now, attempt.execution(), seen).await;
         let Some(execution) = passed_over(advanced)? else {
-            tracing::debug!(%attempt, "an event of a task that is not on record here");
+            tracing::debug!(execution_id = %attempt.execution(), attempt = attempt.number(), "an event of a task that is not on record here");
             return Ok(());
         };
         if let Observation::Task(task) = observation
             && execution.is_stray(attempt.number(), task)
         {
-            tracing::warn!(%attempt, task = %task.task_arn, "a task that is not wanted is stopped");
+            tracing::warn!(execution_id = %attempt.execution(), attempt = attempt.number(), task_id = %task.task_arn.id(), "a task that is not wanted is stopped");
             self.tasks
                 .stop_task(&task.task_arn, &execution.stop_reason())
                 .await?;
@@ -407,7 +407,7 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
                 None => None,
             };
             if let Err(error) = self.look_at(execution, attempt, observation.as_ref()).await {
-                tracing::warn!(execution = %execution.id, %error, "an execution could not be looked at");
+                tracing::warn!(execution_id = %execution.id, %error, "an execution could not be looked at");
                 failure = Some(error);
             }
         }

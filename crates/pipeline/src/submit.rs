@@ -16,19 +16,25 @@ use domain::{
     settings::Settings,
     transition::CancelDecision,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use tracing::Instrument as _;
 
 use crate::{
     advance::{Changed, advance_from},
     auth::{self, Auth},
     http::{self, Route},
     intake::{CLAIM, Intake, backlog_of},
-    lookup,
+    log, lookup,
     unreadable::passed_over,
 };
 
+mod answer;
+mod audit;
 mod bulk;
 mod groups;
+
+use answer::{NewKeyAnswer, RotatedKeyAnswer, WriteAnswer};
+use audit::audit;
 
 /// The largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
 /// smaller.
@@ -71,31 +77,16 @@ struct Rotation {
     now: bool,
 }
 
-#[derive(Serialize)]
-struct RotatedKeyAnswer<'a> {
-    name: &'a str,
-    role: Role,
-    /// The new key. It is shown only this once.
-    key: &'a str,
-    /// Until when the old key works; `null` if it does not.
-    old_key_until: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-struct NewKeyAnswer<'a> {
-    name: &'a str,
-    role: Role,
-    /// The new key. It is shown only this once.
-    key: &'a str,
-}
-
 impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        match self.auth.admit(request, self.keys, self.system.now()).await {
-            Ok(caller) => self.answer(&caller, request).await,
-            Err(problem) => http::problem(&problem),
-        }
+        let answered = async {
+            match self.auth.admit(request, self.keys, self.system.now()).await {
+                Ok(caller) => self.answered(&caller, request).await,
+                Err(problem) => http::problem(&problem),
+            }
+        };
+        answered.instrument(log::request(request)).await
     }
 
     /// Answers a request of a caller already known.
@@ -104,17 +95,37 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> ApiGatewayProxyResponse {
-        self.route(caller, request)
+        self.answered(caller, request)
+            .instrument(log::request(request))
             .await
-            .unwrap_or_else(|problem| http::refusal(request, &problem))
+    }
+
+    async fn answered(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> ApiGatewayProxyResponse {
+        log::note_caller(caller);
+        let outcome = match Route::of(request) {
+            Ok(route) => {
+                let outcome = self.route(caller, &route, request).await;
+                audit(caller, &route, &outcome);
+                outcome
+            }
+            Err(problem) => Err(problem),
+        };
+        match outcome {
+            Ok(answer) => answer.response(),
+            Err(problem) => http::refusal(request, &problem),
+        }
     }
 
     async fn route(
         &self,
         caller: &Caller,
+        route: &Route,
         request: &ApiGatewayProxyRequest,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
-        let route = Route::of(request)?;
+    ) -> Result<WriteAnswer, Problem> {
         // This check comes first, so that a caller without the role learns nothing about the
         // request format.
         auth::require(caller, route.role())?;
@@ -125,21 +136,21 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
                 refuse_what_no_event_holds(request)?;
                 self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await
             }
-            Route::Cancel(id) => self.cancel(caller, &id).await,
-            Route::CancelGroup(group) => self.cancel_group(caller, &group).await,
+            Route::Cancel(id) => self.cancel(caller, id).await,
+            Route::CancelGroup(group) => self.cancel_group(caller, group).await,
             Route::RerunGroup(group) => {
-                self.rerun_group(caller, &group, http::optional_body(request, BODY_MAX)?)
+                self.rerun_group(caller, group, http::optional_body(request, BODY_MAX)?)
                     .await
             }
             Route::Rerun(id) => {
-                self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?)
+                self.rerun(caller, id, http::optional_body(request, BODY_MAX)?)
                     .await
             }
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
-            Route::RevokeKey(name) => self.revoke_key(&name).await,
+            Route::RevokeKey(name) => self.revoke_key(name).await,
             Route::RotateKey(name) => {
-                self.rotate_key(&name, http::optional_body(request, BODY_MAX)?)
+                self.rotate_key(name, http::optional_body(request, BODY_MAX)?)
                     .await
             }
             Route::List
@@ -159,7 +170,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         request: SubmitRequest,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    ) -> Result<WriteAnswer, Problem> {
         let request = self
             .intake()
             .validated(caller, request)
@@ -194,7 +205,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         id: &str,
         changes: Changes,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    ) -> Result<WriteAnswer, Problem> {
         let id = lookup::resolve(self.store, id).await?;
         let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
         let before = before.ok_or_else(|| lookup::not_found(id.as_str()))?;
@@ -248,7 +259,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             .await
     }
 
-    async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn existing(&self, id: ExecutionId) -> Result<WriteAnswer, Problem> {
         // An execution that this release cannot read was accepted all the same.
         let found = passed_over(self.store.load(&id).await).map_err(|e| http::failed(&e))?;
         Ok(accepted(
@@ -257,7 +268,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         ))
     }
 
-    async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn cancel(&self, caller: &Caller, id: &str) -> Result<WriteAnswer, Problem> {
         let id = lookup::resolve(self.store, id).await?;
         let failed = |error: PortError| http::failed(&error);
         let now = self.system.now();
@@ -300,14 +311,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         Ok(accepted(&id, execution.status()))
     }
 
-    async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn list_keys(&self) -> Result<WriteAnswer, Problem> {
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let now = self.system.now();
         let views: Vec<_> = keys.iter().map(|key| KeyView::new(key, now)).collect();
-        Ok(http::json(200, &serde_json::json!({ "keys": views })))
+        Ok(WriteAnswer::Keys(views))
     }
 
-    async fn create_key(&self, new: NewKey) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn create_key(&self, new: NewKey) -> Result<WriteAnswer, Problem> {
         let name: Name = new.name.parse().map_err(|e: domain::request::NameError| {
             Problem::invalid(vec![FieldError {
                 field: "name".into(),
@@ -326,14 +337,11 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
                 format!("there is a key '{name}'; revoke it first or use another name"),
             ));
         }
-        Ok(http::json(
-            201,
-            &NewKeyAnswer {
-                name: name.as_str(),
-                role: new.role,
-                key: key.expose(),
-            },
-        ))
+        Ok(WriteAnswer::NewKey(NewKeyAnswer {
+            name: name.to_string(),
+            role: new.role,
+            key,
+        }))
     }
 
     fn entropy_of_a_key(&self) -> [u8; 32] {
@@ -358,11 +366,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
 
     /// Replaces a key with a new one for the same principal. The old key works for one more day, so
     /// that its users can be told, unless the caller wants it to stop at once.
-    async fn rotate_key(
-        &self,
-        name: &str,
-        rotation: Rotation,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn rotate_key(&self, name: &str, rotation: Rotation) -> Result<WriteAnswer, Problem> {
         let now = self.system.now();
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let Some(old) = keys.into_iter().find(|key| key.name == name) else {
@@ -390,16 +394,15 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             );
             return Err(Problem::new(409, "key_changed", title));
         }
-        let answer = RotatedKeyAnswer {
-            name: &new.name,
+        Ok(WriteAnswer::RotatedKey(RotatedKeyAnswer {
+            name: new.name,
             role: new.role,
-            key: key.expose(),
+            key,
             old_key_until: (!rotation.now).then_some(until),
-        };
-        Ok(http::json(201, &answer))
+        }))
     }
 
-    async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn revoke_key(&self, name: &str) -> Result<WriteAnswer, Problem> {
         let was_there = match name.len() <= lookup::TEXT_MAX {
             true => self
                 .keys
@@ -409,7 +412,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             false => false,
         };
         if was_there {
-            return Ok(http::json(200, &serde_json::json!({ "revoked": name })));
+            return Ok(WriteAnswer::RevokedKey(name.to_owned()));
         }
         Err(no_such_key(name))
     }
@@ -436,12 +439,9 @@ fn no_such_key(name: &str) -> Problem {
     )
 }
 
-fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {
-    http::json(
-        202,
-        &Accepted {
-            execution_id: id.clone(),
-            status,
-        },
-    )
+fn accepted(id: &ExecutionId, status: ExecutionStatus) -> WriteAnswer {
+    WriteAnswer::Execution(Accepted {
+        execution_id: id.clone(),
+        status,
+    })
 }

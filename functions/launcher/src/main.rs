@@ -14,15 +14,16 @@ use aws::{
     system::System,
 };
 use aws_lambda_events::sqs::SqsEvent;
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     definitions::Registered,
     launcher::{Launcher, Pace},
 };
+use tracing::Instrument as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    logging::init_function();
     let Installation {
         settings,
         names,
@@ -45,7 +46,9 @@ async fn main() -> Result<(), Error> {
         system: &System,
         settings: &settings,
     };
-    let answer =
-        async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(launcher.handle(event.payload).await);
-    lambda_runtime::run(service_fn(answer)).await
+    let answer = async |event: LambdaEvent<SqsEvent>| {
+        let span = logging::invocation(&event.context.request_id);
+        Ok::<_, Error>(launcher.handle(event.payload).instrument(span).await)
+    };
+    Runtime::new(service_fn(answer)).run().await
 }

@@ -2,10 +2,11 @@
 //! compared (`just bench`). It is in this package so that it is built with the same crates,
 //! features and profile as the functions.
 
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
-    lambda_runtime::run(service_fn(async |_: LambdaEvent<()>| Ok::<_, Error>(()))).await
+    logging::init_function();
+    let answer = async |_: LambdaEvent<()>| Ok::<_, Error>(());
+    Runtime::new(service_fn(answer)).run().await
 }

@@ -11,12 +11,12 @@ use aws::{
     system::System,
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{auth::Auth, query::Query, recent::Recent};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    logging::init_function();
     let Installation {
         settings, names, ..
     } = Installation::from_environment(Function::Query)?;
@@ -38,5 +38,5 @@ async fn main() -> Result<(), Error> {
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
         Ok::<_, Error>(query.handle(&event.payload).await)
     };
-    lambda_runtime::run(service_fn(answer)).await
+    Runtime::new(service_fn(answer)).run().await
 }

@@ -16,12 +16,14 @@ use aws::{
     system::System,
 };
 use domain::Timestamp;
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use futures_util::TryFutureExt as _;
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     announce::announce,
     state_tracker::{Input, StateTracker},
 };
 use serde_json::Value;
+use tracing::Instrument as _;
 
 /// The part of the function's time that a sweep leaves unused, in milliseconds. A sweep checks the
 /// time only between two pages of executions, so this is the time for one page.
@@ -29,7 +31,7 @@ const SPARE_MILLIS: u64 = 15_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    logging::init_function();
     let Installation {
         settings, names, ..
     } = Installation::from_environment(Function::StateTracker)?;
@@ -50,15 +52,20 @@ async fn main() -> Result<(), Error> {
         settings: &settings,
     };
     let answer = async |event: LambdaEvent<Value>| {
-        match Input::read(event.payload)? {
-            Input::Task(event) => tracker.task_changed(&event).await?,
-            Input::Lines(event) => tracker.lines_written(&event).await?,
-            Input::Ended(ids) => announce(&store, &bus, ids).await?,
-            Input::Sweep => tracker.next_sweep(until(event.context.deadline)).await?,
-        }
-        Ok::<_, Error>(())
+        let span = logging::invocation(&event.context.request_id);
+        let handled = async {
+            match Input::read(event.payload)? {
+                Input::Task(event) => tracker.task_changed(&event).await?,
+                Input::Lines(event) => tracker.lines_written(&event).await?,
+                Input::Ended(ids) => announce(&store, &bus, ids).await?,
+                Input::Sweep => tracker.next_sweep(until(event.context.deadline)).await?,
+            }
+            Ok::<_, Error>(())
+        };
+        let logged = handled.inspect_err(|error| tracing::error!(%error, "an event failed"));
+        logged.instrument(span).await
     };
-    lambda_runtime::run(service_fn(answer)).await
+    Runtime::new(service_fn(answer)).run().await
 }
 
 /// Returns until when a sweep may go on. The deadline is in milliseconds since the epoch.

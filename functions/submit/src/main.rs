@@ -12,12 +12,12 @@ use aws::{
     system::System,
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{auth::Auth, submit::Submit};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    logging::init_function();
     let Installation {
         settings, names, ..
     } = Installation::from_environment(Function::Submit)?;
@@ -37,5 +37,5 @@ async fn main() -> Result<(), Error> {
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
         Ok::<_, Error>(submit.handle(&event.payload).await)
     };
-    lambda_runtime::run(service_fn(answer)).await
+    Runtime::new(service_fn(answer)).run().await
 }

@@ -1,12 +1,6 @@
 //! The template as a whole.
 
-use std::{
-    ffi::OsStr,
-    fs, io,
-    path::Path,
-    process::Command,
-    sync::{Arc, Mutex},
-};
+use std::{ffi::OsStr, fs, path::Path, process::Command};
 
 use domain::{
     error::{Corrupt, PASSED_OVER},
@@ -14,7 +8,10 @@ use domain::{
 };
 use pipeline::state_tracker::NO_TASKS_LINES;
 use serde_json::{Value, json};
-use tests::template::{Stack, Template};
+use tests::{
+    logged,
+    template::{Stack, Template},
+};
 
 /// cfn-lint and checkov find nothing except what the template skips with a reason.
 #[test]
@@ -236,7 +233,10 @@ fn every_record_that_is_passed_over_rings() {
         .map(|(name, _)| template.properties(name, &stack))
         .collect();
     for (name, _) in template.of_type("AWS::Lambda::Function") {
-        let log = template.properties(name, &stack)["LoggingConfig"]["LogGroup"].clone();
+        let logging = &template.properties(name, &stack)["LoggingConfig"];
+        // Otherwise Lambda's own lines would be text among the JSON of ours.
+        assert_eq!(logging["LogFormat"], "JSON", "{name}");
+        let log = logging["LogGroup"].clone();
         let unreadable = |filter: &&Value| {
             filter["LogGroupName"] == log
                 && filter["MetricTransformations"][0]["MetricName"] == alarm["MetricName"]
@@ -269,31 +269,14 @@ fn lines_of_no_task_are_counted() {
     assert_eq!(filter["FilterPattern"], format!("\"{NO_TASKS_LINES}\""));
 }
 
-/// The output of a function's log subscriber.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// CloudWatch Logs searches a line for a quoted pattern as it stands, so the pattern finds the
-/// words in text and in JSON alike. The functions' own subscriber must write the words in one
-/// piece. It can be set once in a process; this test has a process of its own.
+/// words in JSON too. The functions' log must have the words in one piece.
 #[test]
 fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
-    let log = Log::default();
-    let writer = log.clone();
-    lambda_runtime::tracing::init_default_subscriber_with_writer(move || writer.clone());
     let id: ExecutionId = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9".parse().unwrap();
-    Corrupt::execution(id.clone(), "this release cannot read its `request.arch`").note();
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = logged::during(|| {
+        Corrupt::execution(id.clone(), "this release cannot read its `request.arch`").note();
+    });
     let filter =
         Template::read().properties("StateTrackerUnreadableRecords", &Stack::named("default"));
     let phrase = filter["FilterPattern"].as_str().unwrap().trim_matches('"');

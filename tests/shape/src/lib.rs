@@ -4,6 +4,7 @@
 
 pub mod circles;
 pub mod functions;
+pub mod log_fields;
 pub mod names;
 pub mod sources;
 pub mod words;

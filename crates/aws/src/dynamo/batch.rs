@@ -276,7 +276,7 @@ impl DynamoStore {
         }
         for ((backlog, submitter), count) in starts {
             if let Err(error) = self.charge(&backlog, &submitter, count).await {
-                tracing::warn!(%backlog, submitter, %error, "starts could not be charged to their submitter");
+                tracing::warn!(%backlog, principal = submitter, %error, "starts could not be charged to their submitter");
             }
         }
     }

@@ -217,7 +217,7 @@ impl DynamoStore {
         let claim = broken.claim().map(|key| (Key::single('C', key), own()));
         for (key, condition) in tasks.chain(claim) {
             if let Err(error) = self.delete_if(key, condition).await {
-                tracing::warn!(execution = %id, %error, "an item that leads to a removed record stays");
+                tracing::warn!(execution_id = %id, %error, "an item that leads to a removed record stays");
             }
         }
     }

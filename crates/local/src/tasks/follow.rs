@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::{
     STOP_SECONDS, TaskOrigin, TaskReport, TasksInner,
     job::{FollowError, Job, Runtime, environment, from_environment, variable},
+    task_id,
 };
 use crate::{
     container::ContainerRunner,
@@ -40,7 +41,7 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(1);
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
-    tracing::warn!(task = job.arn(), %error, "what becomes of a task cannot be written down; trying again");
+    tracing::warn!(task_id = job.id(), %error, "what becomes of a task cannot be written down; trying again");
     tokio::time::sleep(AGAIN).await;
 }
 
@@ -55,10 +56,13 @@ impl TasksInner {
         match self.follow_unless_closed(&arn, origin, stop).await {
             Ok(()) => {}
             Err(FollowError::Closed) => {
-                tracing::info!(task = %arn, "a task was closed by somebody else");
+                tracing::info!(
+                    task_id = task_id(&arn),
+                    "a task was closed by somebody else"
+                );
             }
             Err(error) => {
-                tracing::error!(task = %arn, %error, "a task cannot be followed");
+                tracing::error!(task_id = task_id(&arn), %error, "a task cannot be followed");
                 self.give_up(arn.clone(), error).await;
             }
         }
@@ -91,7 +95,7 @@ impl TasksInner {
             match self.database.task(arn).await {
                 Ok(row) => return Ok(row.filter(|row| row.open)),
                 Err(error) if error.may_pass() => {
-                    tracing::warn!(task = arn, %error, "a task's record cannot be read; trying again");
+                    tracing::warn!(task_id = task_id(arn), %error, "a task's record cannot be read; trying again");
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(error) => return Err(error),
@@ -427,7 +431,12 @@ impl TasksInner {
             match self.engine().await {
                 Ok(engine) => engine.remove(&id).await,
                 Err(error) => {
-                    tracing::warn!(container = id, error, "a container cannot be removed");
+                    tracing::warn!(
+                        task_id = job.id(),
+                        container_id = id,
+                        error,
+                        "a container cannot be removed"
+                    );
                 }
             }
         }
@@ -460,7 +469,7 @@ impl TasksInner {
             )
             .await
         {
-            tracing::error!(task = %arn, %error, "a task cannot be closed; the next start will");
+            tracing::error!(task_id = task_id(&arn), %error, "a task cannot be closed; the next start will");
         }
     }
 

@@ -23,6 +23,7 @@ use futures_util::future::try_join_all;
 use super::{Launched, Launcher};
 use crate::{
     advance::{self, Changed, WorkOnGroup, advance_from, change, change_from, delayed},
+    log,
     unreadable::passed_over,
 };
 
@@ -344,6 +345,7 @@ where
         {
             match result {
                 Ok(after) => {
+                    log::status_changed(&before.status(), &after);
                     advance::wake(self.store, self.queue, now, &before, &after).await?;
                     written.push(after);
                 }

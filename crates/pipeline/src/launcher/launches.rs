@@ -38,6 +38,7 @@ use super::{
 use crate::{
     advance::{Changed, advance, advance_from, advance_quietly, wake},
     definitions::Ensured,
+    log,
 };
 
 /// How long a run waits that needs a secret with an unreadable record. It is this long because an
@@ -255,23 +256,26 @@ where
 
     /// Records the launches under their limits, each all or none, before anything is started.
     async fn record(&self, backlog: &LimitKey, updates: Vec<Update>, pool: &LimitKey) -> Recorded {
-        let ids: Vec<_> = updates
+        let befores: Vec<_> = updates
             .iter()
-            .map(|update| update.before.id.clone())
+            .map(|update| (update.before.id.clone(), update.before.status()))
             .collect();
         let (mut recorded, mut back) = (Recorded::default(), Vec::new());
-        for (id, result) in ids.iter().zip(self.store.update_all(updates).await) {
+        for ((id, status), result) in befores.iter().zip(self.store.update_all(updates).await) {
             match result {
-                Ok(execution) => recorded.launched.push(Launched {
-                    execution,
-                    from: backlog.clone(),
-                }),
+                Ok(execution) => {
+                    log::status_changed(status, &execution);
+                    recorded.launched.push(Launched {
+                        execution,
+                        from: backlog.clone(),
+                    });
+                }
                 Err(UpdateError::Full(full)) if full != *backlog && full != *pool => {
                     back.push((id, full));
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Failed(error)) => {
-                    tracing::warn!(execution = %id, %error, "a launch could not be recorded");
+                    tracing::warn!(execution_id = %id, %error, "a launch could not be recorded");
                     recorded.failure = Some(error);
                 }
             }
@@ -283,7 +287,7 @@ where
                 // The entry is tried again from its backlog. The recorded launches do not wait for
                 // it.
                 Err(error) => {
-                    tracing::warn!(execution = %id, %error, "an entry could not be sent back to its backlog");
+                    tracing::warn!(execution_id = %id, %error, "an entry could not be sent back to its backlog");
                 }
             }
         }
@@ -414,7 +418,7 @@ where
                 .map(|()| Ran::Started),
             // After this long another launcher may have called too, and started the task.
             Err(error) if is_unknown(&error) || self.system.now() - launched_at >= IN_FLIGHT => {
-                tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
+                tracing::warn!(execution_id = %execution.id, %error, "the outcome of a launch is unknown; asking again");
                 self.ask_again(&execution.id, IN_FLIGHT)
                     .await
                     .map(|()| Ran::Settled)
@@ -430,6 +434,12 @@ where
         number: u32,
         task: &Task,
     ) -> Result<(), PortError> {
+        tracing::info!(
+            execution_id = %execution.id,
+            attempt = number,
+            task_id = %task.task_arn.id(),
+            "a task was started"
+        );
         let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
         match advance_from(self.store, self.queue, now, execution, seen)

@@ -386,7 +386,7 @@ where
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(execution = %id, %error, "an execution could not leave its pool");
+                    tracing::warn!(execution_id = %id, %error, "an execution could not leave its pool");
                     outcome.failure = Some(error);
                 }
             }

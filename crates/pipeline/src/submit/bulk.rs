@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
     api::{BULK_MAX, BulkAnswer, BulkEntry, BulkRejection, BulkRequest, Problem},
     execution::Execution,
@@ -21,7 +20,7 @@ use domain::{
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::Submit;
+use super::{Submit, answer::WriteAnswer};
 use crate::{http, intake::backlog_of, unreadable::passed_over};
 
 /// How many records are read at once, to compare them with what is sent again. The reads of a
@@ -39,13 +38,16 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         bulk: BulkRequest,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    ) -> Result<WriteAnswer, Problem> {
         let id = checked(&bulk).map_err(|fault| Problem::invalid(vec![fault]))?;
-        let answer = self
+        let lines = self
             .take(caller, &id, bulk)
             .await
             .map_err(|error| http::failed(&error))?;
-        Ok(http::json(202, &answer))
+        Ok(WriteAnswer::Bulk {
+            submission_id: id.to_string(),
+            lines,
+        })
     }
 
     async fn take(

@@ -1,6 +1,5 @@
 //! Requests about a whole group. They are only recorded here; the control queue carries them out.
 
-use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
     api::{GroupCancelView, GroupRerunRequest, GroupRerunView, GroupView, Problem},
     execution::Execution,
@@ -14,7 +13,7 @@ use domain::{
     request::{FieldError, IdempotencyKey, Name, NameError},
 };
 
-use super::Submit;
+use super::{Submit, answer::WriteAnswer};
 use crate::{
     advance::{Changed, WorkOnGroup, change},
     http, lookup,
@@ -27,7 +26,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         group: &str,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    ) -> Result<WriteAnswer, Problem> {
         // The group may have no members yet: the first lines of a submission may be on their way.
         let group = name("group", group)?;
         let mark = self
@@ -39,7 +38,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             cancel: Some(GroupCancelView::from(&mark)),
             rerun: None,
         };
-        Ok(http::json(202, &view))
+        Ok(WriteAnswer::Group(view))
     }
 
     async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
@@ -61,7 +60,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         group: &str,
         request: GroupRerunRequest,
-    ) -> Result<ApiGatewayProxyResponse, Problem> {
+    ) -> Result<WriteAnswer, Problem> {
         let of = name("group", group)?;
         let wish = self.wish(of, request)?;
         let opened = self
@@ -82,7 +81,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             cancel: None,
             rerun: Some(GroupRerunView::from(rerun)),
         };
-        Ok(http::json(202, &view))
+        Ok(WriteAnswer::Group(view))
     }
 
     /// Returns the caller's wish, if it is valid by itself.
