@@ -43,18 +43,33 @@ fn documented() -> BTreeSet<String> {
 #[test]
 fn the_manual_lists_every_field_and_no_other() {
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut of_spans, mut of_events) = (BTreeSet::new(), BTreeSet::new());
     for source in sources::all(root()).unwrap() {
-        if source.is_shipped {
-            for (field, lines) in log_fields::of(&source).unwrap() {
-                let at = lines.iter().map(|line| format!("{}:{line}", source.path));
-                used.entry(field).or_default().extend(at);
+        if !source.is_shipped {
+            continue;
+        }
+        assert!(!log_fields::is_hidden(&source), "{}", source.path);
+        for (field, places) in log_fields::of(&source).unwrap() {
+            for place in places {
+                let fields = if place.of_span {
+                    &mut of_spans
+                } else {
+                    &mut of_events
+                };
+                fields.insert(field.clone());
+                let at = format!("{}:{}", source.path, place.line);
+                used.entry(field.clone()).or_default().push(at);
             }
         }
     }
     assert!(used.len() > 20, "{used:#?}");
+    // A line would have both, and JSON's readers take one of them.
+    let both: Vec<_> = of_spans.intersection(&of_events).collect();
+    assert!(both.is_empty(), "of spans and of events: {both:?}");
     // The form writes these; `name` is a span's.
     for name in ["timestamp", "level", "message", "name"] {
-        used.insert(name.into(), Vec::new());
+        let before = used.insert(name.into(), Vec::new());
+        assert_eq!(before, None, "{name} is the form's own");
     }
     let documented = documented();
     let unknown: Vec<_> = used
@@ -67,6 +82,22 @@ fn the_manual_lists_every_field_and_no_other() {
         .filter(|field| !used.contains_key(*field))
         .collect();
     assert!(unused.is_empty(), "no line has {unused:?}");
+}
+
+/// Below warnings, an SDK logs requests with all that is in them.
+#[test]
+fn libraries_log_no_details_at_any_level() {
+    let log = logged::during(|| {
+        tracing::info!(target: "aws_smithy_runtime::client::orchestrator", "a request");
+        tracing::warn!(target: "aws_config::profile", "a profile is missing");
+        tracing::info!(target: "aws::dynamo::batch", "one of ours");
+        tracing::info!(target: "hyper::client", "headers");
+    });
+    let messages: Vec<_> = rows(&log)
+        .iter()
+        .map(|row| row["message"].clone())
+        .collect();
+    assert_eq!(messages, ["a profile is missing", "one of ours"]);
 }
 
 /// The queries of the manual, each under its heading.
@@ -163,6 +194,8 @@ impl Served {
         let cancel = format!("/executions/{failed}/cancel");
         assert_eq!(Self::post(&serve, &ci, &cancel, &json!({})).0, 409);
         drop(run(&["keys", "revoke", "reader"]).exits(0));
+        let pasted = format!("/executions/{ci}%0A/cancel");
+        assert_eq!(Self::post(&serve, &ci, &pasted, &json!({})).0, 404);
         let Ran { err, .. } = serve.stop().exits(0);
         for key in [&ci, &reader] {
             assert!(!err.contains(key.as_str()), "{err}");
@@ -220,9 +253,17 @@ fn each_change_leaves_one_audit_line_without_values_of_variables() {
             "invalid_request"
         ]),
         json!(["reader", "read", "execute", null, "refused", "forbidden"]),
-        json!(["ci", "submit", "bulk", "many", "done", null]),
+        json!(["ci", "submit", "bulk", "many", "partly", null]),
         json!(["ci", "submit", "cancel", failed, "refused", "already_final"]),
         json!(["local-serve", "admin", "revoke_key", "reader", "done", null]),
+        json!([
+            "ci",
+            "submit",
+            "cancel",
+            "sk_live_… ",
+            "refused",
+            "not_found"
+        ]),
     ];
     assert_eq!(audits, expected);
     let bulk = served.audits()[6];
@@ -261,14 +302,18 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
         let query = InsightsQuery::parse(&text).unwrap_or_else(|e| panic!("{heading}: {e}"));
         for field in query.reads() {
             let name = field.trim_start_matches('@');
-            assert!(documented.contains(name), "{heading}: {field}");
+            let is_lambdas = ["type", "record.status"].contains(&name);
+            assert!(
+                is_lambdas || documented.contains(name),
+                "{heading}: {field}"
+            );
         }
         query.run(log)
     };
 
     let changes = ask("Who changed what?", &served.log, &[]);
-    assert_eq!(changes.len(), 9);
-    assert_eq!(changes[0]["action"], "revoke_key", "the newest comes first");
+    assert_eq!(changes.len(), 10);
+    assert_eq!(changes[1]["action"], "revoke_key", "the newest comes first");
 
     let refused = ask("Which requests were refused, and why?", &served.log, &[]);
     let refused: BTreeSet<_> = refused
@@ -276,7 +321,9 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
         .map(|row| values(row, &["caller", "action", "code", "requests"]).to_string())
         .collect();
     let expected = [
+        json!(["ci", "bulk", null, 1]),
         json!(["ci", "cancel", "already_final", 1]),
+        json!(["ci", "cancel", "not_found", 1]),
         json!(["ci", "execute", "invalid_request", 1]),
         json!(["reader", "execute", "forbidden", 1]),
     ];
@@ -289,17 +336,17 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     let (audits, life): (Vec<&Row>, Vec<&Row>) =
         life.iter().partition(|row| row["message"] == "audit");
     assert_eq!(audits.len(), 1);
-    let life: Vec<_> = life
-        .into_iter()
-        .map(|row| values(row, &["message", "status", "attempt"]))
+    let statuses: Vec<_> = life
+        .iter()
+        .filter(|row| row["message"] == "the status changed")
+        .map(|row| values(row, &["status", "attempt", "exit_code"]))
         .collect();
     let expected = [
-        json!(["the status changed", "LAUNCHING", 1]),
-        json!(["a task was started", null, 1]),
-        json!(["the status changed", "RUNNING", 1]),
-        json!(["the status changed", "SUCCEEDED", 1]),
+        json!(["LAUNCHING", 1, null]),
+        json!(["RUNNING", 1, null]),
+        json!(["SUCCEEDED", 1, 0]),
     ];
-    assert_eq!(life, expected);
+    assert_eq!(statuses, expected);
 
     let started = served.log.iter().find(|row| {
         row["message"] == "a task was started" && value(row, "execution_id") == id.as_str()
@@ -311,7 +358,10 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     assert_eq!(executions.len(), 1);
     assert_eq!(executions[0]["execution_id"], id.as_str());
 
-    let shown = [("JKJaXmPLvHcESHA=", served.request_id.as_str())];
+    let shown = [(
+        "3f2b8c1e-5d4a-4e7b-9c61-2a8d0e5f7b94",
+        served.request_id.as_str(),
+    )];
     let request = ask("What did one request do?", &served.log, &shown);
     assert_eq!(request.len(), 1);
     assert_eq!(request[0]["action"], "execute");
@@ -329,9 +379,12 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     let submitted = ask(heading, &served.log, &[]);
     let counts: BTreeSet<_> = submitted
         .iter()
-        .map(|row| values(row, &["requests", "bulk_lines"]).to_string())
+        .map(|row| values(row, &["requests", "executions"]).to_string())
         .collect();
-    assert_eq!(counts, ["[1,0]".to_owned(), "[2,2]".to_owned()].into());
+    assert_eq!(
+        counts,
+        ["[1,1]", "[3,3]", "[1,0]"].map(str::to_owned).into()
+    );
 
     let ends = ask("How did executions end, by group?", &served.log, &[]);
     let ends: BTreeSet<_> = ends
@@ -344,6 +397,19 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     ] {
         assert!(ends.contains(&end.to_string()), "{ends:?}");
     }
+
+    // As Lambda writes it (Lambda developer guide, Telemetry API, `platform.report`).
+    let reports = ["success", "timeout", "success", "failure"].map(|status| {
+        let report = json!({"time": "2026-01-01T00:00:00.000Z", "type": "platform.report",
+            "record": {"requestId": "r", "status": status, "metrics": {"durationMs": 1.0}}});
+        serde_json::from_value(report).unwrap()
+    });
+    let heading = "Which invocations ran out of time or memory?";
+    let wrong: Vec<_> = ask(heading, &reports, &[])
+        .iter()
+        .map(|row| values(row, &["record.status", "invocations"]))
+        .collect();
+    assert_eq!(wrong, [json!(["failure", 1]), json!(["timeout", 1])]);
 
     let troubled = ask("Which backlogs are in trouble?", &storm, &[]);
     assert!(!troubled.is_empty());

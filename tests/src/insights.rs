@@ -51,7 +51,7 @@ struct Aggregate {
     name: String,
 }
 
-/// The end of a `bin(1h)`: by hour.
+/// The hour of a line.
 const BIN: &str = "bin(1h)";
 
 impl InsightsQuery {
@@ -134,7 +134,7 @@ impl Step {
                 let chosen = |row: &Row| {
                     let fields = names.iter().filter_map(|name| {
                         let value = field(row, name)?;
-                        Some((name.clone(), value.clone()))
+                        Some((name.clone(), value))
                     });
                     // A later step may read a field that is not shown.
                     fields.chain(row.clone()).collect()
@@ -192,8 +192,8 @@ impl Test {
     fn holds(&self, row: &Row) -> bool {
         let found = field(row, self.field());
         match self {
-            Self::OneOf(_, values) => found.is_some_and(|found| values.contains(found)),
-            Self::Not(_, value) => found.is_some_and(|found| found != value),
+            Self::OneOf(_, values) => found.is_some_and(|found| values.contains(&found)),
+            Self::Not(_, value) => found.is_some_and(|found| found != *value),
             Self::Present(_) => found.is_some(),
         }
     }
@@ -234,7 +234,7 @@ fn counted(rows: &[Row], aggregates: &[Aggregate], by: &[String]) -> Vec<Row> {
     let counted = |members: Vec<&Row>| {
         let keys = by.iter().filter_map(|name| {
             let value = field(members.first()?, name)?;
-            Some((name.clone(), value.clone()))
+            Some((name.clone(), value))
         });
         let values = aggregates
             .iter()
@@ -248,19 +248,22 @@ fn names(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
-/// `@timestamp` is the line's time. `bin(1h)` is not computed: a test's lines are of one hour.
-fn field<'r>(row: &'r Row, name: &str) -> Option<&'r Value> {
-    match name {
-        "@timestamp" => row.get("timestamp"),
-        BIN => None,
-        name => row.get(name),
+/// A field by its name. A field of an object within the line is named with a dot.
+fn field(row: &Row, name: &str) -> Option<Value> {
+    if name == BIN {
+        let hour = row.get("timestamp")?.as_str()?.get(..13)?;
+        return Some(hour.into());
     }
+    let mut parts = name.split('.');
+    let first = row.get(parts.next()?)?;
+    let found = parts.try_fold(first, |value, part| value.get(part))?;
+    Some(found.clone())
 }
 
-fn compared(one: Option<&Value>, other: Option<&Value>) -> Ordering {
-    let number = |value: Option<&Value>| value.and_then(Value::as_f64);
-    let text = |value: Option<&Value>| value.map(ToString::to_string);
-    match (number(one), number(other)) {
+fn compared(one: Option<Value>, other: Option<Value>) -> Ordering {
+    let number = |value: &Option<Value>| value.as_ref().and_then(Value::as_f64);
+    let text = |value: Option<Value>| value.map(|value| value.to_string());
+    match (number(&one), number(&other)) {
         (Some(one), Some(other)) => one.total_cmp(&other),
         _ => text(one).cmp(&text(other)),
     }

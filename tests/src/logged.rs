@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt as _};
+use tracing_subscriber::{Layer as _, filter::LevelFilter, layer::SubscriberExt as _};
 
 #[derive(Clone, Default)]
 struct Collected(Arc<Mutex<Vec<u8>>>);
@@ -31,9 +31,10 @@ impl io::Write for Collected {
 pub fn during(part: impl FnOnce()) -> String {
     let collected = Collected::default();
     let writer = collected.clone();
-    let subscriber = tracing_subscriber::registry()
-        .with(logging::filter(LevelFilter::INFO, LevelFilter::WARN))
-        .with(logging::json(move || writer.clone()));
+    let subscriber = tracing_subscriber::registry().with(
+        logging::json(move || writer.clone())
+            .with_filter(logging::filter(LevelFilter::INFO, LevelFilter::WARN)),
+    );
     tracing::subscriber::with_default(subscriber, part);
     String::from_utf8_lossy(&collected.bytes()).into_owned()
 }

@@ -34,14 +34,6 @@ impl LogForm {
 /// Begins to log events from this level on: mycli's own, and none of libraries, which may log
 /// headers. `MYCLI_LOG` replaces both.
 pub(crate) fn begin(form: LogForm, level: LevelFilter, colored: bool) {
-    let filter = EnvFilter::try_from_env(variables::LOG)
-        .unwrap_or_else(|_| logging::filter(level, LevelFilter::OFF));
-    // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
-    // environment, and so its secrets.
-    let filter = ["bollard=off", "hyper=off"]
-        .into_iter()
-        .flat_map(str::parse)
-        .fold(filter, EnvFilter::add_directive);
     let layer = match form {
         LogForm::Json => logging::json(io::stderr).boxed(),
         LogForm::Text => tracing_subscriber::fmt::layer()
@@ -49,8 +41,20 @@ pub(crate) fn begin(form: LogForm, level: LevelFilter, colored: bool) {
             .with_writer(io::stderr)
             .boxed(),
     };
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(layer)
-        .init();
+    let layer = match EnvFilter::try_from_env(variables::LOG) {
+        // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
+        // environment, and so its secrets.
+        Ok(filter) => layer
+            .with_filter(
+                ["bollard=off", "hyper=off", "aws_=off"]
+                    .into_iter()
+                    .flat_map(str::parse)
+                    .fold(filter, EnvFilter::add_directive),
+            )
+            .boxed(),
+        Err(_) => layer
+            .with_filter(logging::filter(level, LevelFilter::OFF))
+            .boxed(),
+    };
+    tracing_subscriber::registry().with(layer).init();
 }

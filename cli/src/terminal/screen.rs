@@ -116,7 +116,7 @@ impl Screen {
 
     /// Writes a line of mycli's own to standard error.
     pub(crate) fn say(&self, text: &str) {
-        if self.logs_json() {
+        if self.logs_json() && tracing::enabled!(tracing::Level::INFO) {
             tracing::info!("{text}");
             return;
         }
@@ -126,13 +126,13 @@ impl Screen {
 
     /// Says why mycli failed, with one line for each field at fault.
     pub(crate) fn fail(&self, failure: &Failure) {
-        if self.logs_json() {
+        if self.logs_json() && tracing::enabled!(tracing::Level::ERROR) {
             let fields = failure.fields().iter().map(ToString::to_string);
             let error = std::iter::once(failure.to_string())
                 .chain(fields)
                 .chain(failure.advice().map(|advice| advice.to_string()));
             let error = error.collect::<Vec<_>>().join("; ");
-            tracing::error!(error, "the server ended");
+            tracing::error!(error, "mycli failed");
             return;
         }
         let fields = failure

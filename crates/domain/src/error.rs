@@ -192,7 +192,7 @@ impl Corrupt {
     /// Logs that it is skipped, with the message that is counted.
     pub fn note(&self) {
         let execution_id = self.id().map(tracing::field::display);
-        tracing::error!(execution_id, record = %self.what, error = %self.source, "{PASSED_OVER}");
+        tracing::error!(execution_id, stored_record = %self.what, error = %self.source, "{PASSED_OVER}");
     }
 
     /// Whether a newer release wrote it, in a form that this one does not read.

@@ -45,6 +45,18 @@ impl ApiKey {
         (text.len() == KEY_LENGTH && digits.bytes().all(hex)).then(|| Self(text.to_owned().into()))
     }
 
+    /// Returns the text with each key in it, and each beginning of one, replaced by `sk_live_…`.
+    #[must_use]
+    pub fn redacted(text: &str) -> String {
+        let mut parts = text.split(PREFIX);
+        let first = parts.next().unwrap_or_default();
+        let rest = parts.map(|rest| {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+            format!("{PREFIX}…{rest}")
+        });
+        std::iter::once(first.to_owned()).chain(rest).collect()
+    }
+
     /// Makes the key of 32 random bytes.
     #[must_use]
     pub fn from_entropy(bytes: [u8; 32]) -> Self {

@@ -468,7 +468,7 @@ impl HostRunner {
             Some(words) => {
                 tracing::warn!(
                     task_id,
-                    reason = words,
+                    error = words,
                     "files of an ended task cannot be removed"
                 );
                 self.remains.note(task_id, words);

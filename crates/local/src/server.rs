@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use axum::{
     body::{Body, HttpBody},
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use domain::{
@@ -111,6 +112,13 @@ pub async fn serve(
     })
     .await;
     connections.shutdown().await;
+    // A request that writes goes on without its client.
+    let _either = timeout(ENDS_WITHIN, async {
+        while Arc::strong_count(&machine) > 1 {
+            tokio::time::sleep(BREATHER).await;
+        }
+    })
+    .await;
     match Arc::into_inner(machine) {
         Some(machine) => machine.close().await,
         None => Ok(false),
@@ -219,7 +227,11 @@ async fn converse(
     connection.await
 }
 
-async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Request) -> Response {
+async fn answer(
+    machine: &Arc<Machine>,
+    ended: watch::Receiver<bool>,
+    request: Request,
+) -> Response {
     let (head, mut body) = request.into_parts();
     let body = match whole(&mut body).await {
         Ok(body) => body,
@@ -257,7 +269,7 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
     let mut changes = machine.changes();
     loop {
         changes.mark_unchanged();
-        let parts = machine::parts(machine.route(&request, None).await);
+        let parts = machine::parts(routed(machine, &request).await);
         let over = tokio::time::Instant::now() >= until || *ended.borrow();
         if over || !is_idle(&parts) {
             let mut response = response(parts);
@@ -273,6 +285,23 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
             _ = ended.wait_for(|ended| *ended) => {}
         }
     }
+}
+
+/// Passes a request on. A request that writes is carried out even if its client goes away, so that
+/// it has its audit line.
+async fn routed(
+    machine: &Arc<Machine>,
+    request: &ApiGatewayProxyRequest,
+) -> ApiGatewayProxyResponse {
+    if request.http_method == Method::GET {
+        return machine.route(request, None).await;
+    }
+    let (machine, request) = (Arc::clone(machine), request.clone());
+    let carried_out = tokio::spawn(async move { machine.route(&request, None).await });
+    carried_out.await.unwrap_or_else(|_| {
+        let problem = Problem::new(503, "unavailable", "the server is ending");
+        pipeline::http::problem(&problem)
+    })
 }
 
 /// Reads a request's body; `None` if it is empty.

@@ -265,7 +265,7 @@ impl Worker {
         for letter in &letters {
             tracing::error!(
                 body = letter.body,
-                reason = letter.reason,
+                error = letter.reason,
                 "a message became a dead letter"
             );
         }

@@ -5,10 +5,16 @@
 //! so that `request_id` is found at the same place in every line. Therefore no event may have a
 //! field that a span around it has.
 
-use tracing::Subscriber;
+use std::panic;
+
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _,
-    registry::LookupSpan, util::SubscriberInitExt as _,
+    Layer,
+    filter::{FilterFn, LevelFilter, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
 };
 
 /// Our crates that log. Each is a target of log events.
@@ -22,12 +28,21 @@ const LEVEL_OF_A_FUNCTION: &str = "AWS_LAMBDA_LOG_LEVEL";
 ///
 /// Libraries are never more verbose than warnings: below that level, an HTTP client or an AWS SDK
 /// may log headers and bodies, and with them keys and variables.
-#[must_use]
-pub fn filter(level: LevelFilter, libraries: LevelFilter) -> EnvFilter {
+pub fn filter(
+    level: LevelFilter,
+    libraries: LevelFilter,
+) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + Clone> {
     let libraries = libraries.min(LevelFilter::WARN);
-    let ours = OURS.iter().map(|name| format!("{name}={level}"));
-    let directives: Vec<_> = std::iter::once(libraries.to_string()).chain(ours).collect();
-    EnvFilter::new(directives.join(","))
+    filter_fn(move |metadata: &Metadata<'_>| {
+        // Directives by name would take `aws_smithy_runtime` for a part of `aws`.
+        let name = metadata.target().split("::").next().unwrap_or_default();
+        let level = if OURS.contains(&name) {
+            level
+        } else {
+            libraries
+        };
+        *metadata.level() <= level
+    })
 }
 
 /// Returns a layer that writes each event as one line of JSON: `timestamp` (RFC 3339, UTC),
@@ -46,21 +61,29 @@ where
 }
 
 /// Makes a function's process log to standard output, from where Lambda takes it, at the level that
-/// Lambda sets (`INFO` unless the stack says otherwise).
+/// Lambda sets (`INFO` unless the stack says otherwise). A panic is a line of the log too.
 pub fn init_function() {
-    let level = std::env::var(LEVEL_OF_A_FUNCTION)
-        .ok()
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::INFO);
+    let level =
+        std::env::var(LEVEL_OF_A_FUNCTION).map_or(LevelFilter::INFO, |level| of_lambda(&level));
     tracing_subscriber::registry()
-        .with(filter(level, LevelFilter::WARN))
-        .with(json(std::io::stdout))
+        .with(json(std::io::stdout).with_filter(filter(level, LevelFilter::WARN)))
         .init();
+    panic::set_hook(Box::new(|fault| {
+        tracing::error!(error = %fault, "a function panicked");
+    }));
+}
+
+/// Lambda's name of a level. There is no level beyond errors here.
+fn of_lambda(level: &str) -> LevelFilter {
+    match level {
+        "FATAL" => LevelFilter::ERROR,
+        level => level.parse().unwrap_or(LevelFilter::INFO),
+    }
 }
 
 /// Returns the span of one invocation of a function that no HTTP request causes. `request_id` is the
 /// invocation's, as in Lambda's own lines.
 #[must_use]
 pub fn invocation(request_id: &str) -> tracing::Span {
-    tracing::info_span!("invocation", request_id)
+    tracing::error_span!("invocation", request_id)
 }

@@ -1,6 +1,6 @@
 //! Finding what a request names: an execution by an id or a part of one, a group by its name.
 
-use domain::{api::Problem, id::ExecutionId, ports::ReadStore, request::FieldError};
+use domain::{api::Problem, id::ExecutionId, key::ApiKey, ports::ReadStore, request::FieldError};
 
 use crate::http;
 
@@ -65,7 +65,10 @@ pub fn not_found(id: &str) -> Problem {
     )
 }
 
-/// Returns the first 128 characters of a caller's text, for a problem to repeat.
+/// Returns the first 128 characters of a caller's text, for a problem or a log line to repeat. A
+/// key that was pasted as a name is not repeated, and a line end does not begin another line.
 pub(crate) fn shown(text: &str) -> String {
-    text.chars().take(128).collect()
+    let text = ApiKey::redacted(text);
+    let printed = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(128).map(printed).collect()
 }

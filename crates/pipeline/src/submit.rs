@@ -16,7 +16,7 @@ use domain::{
     settings::Settings,
     transition::CancelDecision,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::Instrument as _;
 
 use crate::{
@@ -28,13 +28,11 @@ use crate::{
     unreadable::passed_over,
 };
 
-mod answer;
 mod audit;
 mod bulk;
 mod groups;
 
-use answer::{NewKeyAnswer, RotatedKeyAnswer, WriteAnswer};
-use audit::audit;
+use audit::AuditFacts;
 
 /// The largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
 /// smaller.
@@ -77,6 +75,24 @@ struct Rotation {
     now: bool,
 }
 
+#[derive(Serialize)]
+struct RotatedKeyAnswer<'a> {
+    name: &'a str,
+    role: Role,
+    /// The new key. It is shown only this once.
+    key: &'a str,
+    /// Until when the old key works; `null` if it does not.
+    old_key_until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct NewKeyAnswer<'a> {
+    name: &'a str,
+    role: Role,
+    /// The new key. It is shown only this once.
+    key: &'a str,
+}
+
 impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
@@ -108,16 +124,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         log::note_caller(caller);
         let outcome = match Route::of(request) {
             Ok(route) => {
-                let outcome = self.route(caller, &route, request).await;
-                audit(caller, &route, &outcome);
+                let mut facts = AuditFacts::of(&route);
+                let outcome = self.route(caller, &route, request, &mut facts).await;
+                facts.write(caller, &route, outcome.as_ref().err());
                 outcome
             }
             Err(problem) => Err(problem),
         };
-        match outcome {
-            Ok(answer) => answer.response(),
-            Err(problem) => http::refusal(request, &problem),
-        }
+        outcome.unwrap_or_else(|problem| http::refusal(request, &problem))
     }
 
     async fn route(
@@ -125,33 +139,38 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         route: &Route,
         request: &ApiGatewayProxyRequest,
-    ) -> Result<WriteAnswer, Problem> {
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         // This check comes first, so that a caller without the role learns nothing about the
         // request format.
         auth::require(caller, route.role())?;
         http::only_parameters(request, &[])?;
         match route {
-            Route::Execute => self.execute(caller, http::body(request, BODY_MAX)?).await,
+            Route::Execute => {
+                self.execute(caller, http::body(request, BODY_MAX)?, facts)
+                    .await
+            }
             Route::Bulk => {
                 refuse_what_no_event_holds(request)?;
-                self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await
+                self.bulk(caller, http::body(request, BULK_BODY_MAX)?, facts)
+                    .await
             }
-            Route::Cancel(id) => self.cancel(caller, id).await,
+            Route::Cancel(id) => self.cancel(caller, id, facts).await,
             Route::CancelGroup(group) => self.cancel_group(caller, group).await,
             Route::RerunGroup(group) => {
                 self.rerun_group(caller, group, http::optional_body(request, BODY_MAX)?)
                     .await
             }
             Route::Rerun(id) => {
-                self.rerun(caller, id, http::optional_body(request, BODY_MAX)?)
-                    .await
+                let changes = http::optional_body(request, BODY_MAX)?;
+                self.rerun(caller, id, changes, facts).await
             }
             Route::ListKeys => self.list_keys().await,
-            Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
+            Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?, facts).await,
             Route::RevokeKey(name) => self.revoke_key(name).await,
             Route::RotateKey(name) => {
-                self.rotate_key(name, http::optional_body(request, BODY_MAX)?)
-                    .await
+                let rotation = http::optional_body(request, BODY_MAX)?;
+                self.rotate_key(name, rotation, facts).await
             }
             Route::List
             | Route::Get(_)
@@ -170,7 +189,8 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         request: SubmitRequest,
-    ) -> Result<WriteAnswer, Problem> {
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let request = self
             .intake()
             .validated(caller, request)
@@ -182,7 +202,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             .as_ref()
             .map(|key| self.intake().claim(caller, key.as_str(), &request));
         let (created, execution) = self
-            .record(caller, request, claim.as_ref())
+            .record(caller, request, claim.as_ref(), facts)
             .await
             .map_err(|e| http::failed(&e))?;
         match created {
@@ -205,11 +225,12 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         id: &str,
         changes: Changes,
-    ) -> Result<WriteAnswer, Problem> {
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = lookup::resolve(self.store, id).await?;
         let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
         let before = before.ok_or_else(|| lookup::not_found(id.as_str()))?;
-        self.execute(caller, changes.applied_to(&before.request))
+        self.execute(caller, changes.applied_to(&before.request), facts)
             .await
     }
 
@@ -220,11 +241,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         request: LaunchRequest,
         claim: Option<&Claim>,
+        facts: &mut AuditFacts,
     ) -> Result<(Created, Execution), PortError> {
         let (created, execution) = self
             .intake()
             .record(caller, request, claim, self.system.now())
             .await?;
+        // Whatever fails from here on, it was accepted.
+        facts.recorded(&created, &execution.id);
         if created == Created::New {
             let wakeup = Message::Wakeup {
                 backlog: backlog_of(&execution),
@@ -259,7 +283,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             .await
     }
 
-    async fn existing(&self, id: ExecutionId) -> Result<WriteAnswer, Problem> {
+    async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
         // An execution that this release cannot read was accepted all the same.
         let found = passed_over(self.store.load(&id).await).map_err(|e| http::failed(&e))?;
         Ok(accepted(
@@ -268,8 +292,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         ))
     }
 
-    async fn cancel(&self, caller: &Caller, id: &str) -> Result<WriteAnswer, Problem> {
+    async fn cancel(
+        &self,
+        caller: &Caller,
+        id: &str,
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = lookup::resolve(self.store, id).await?;
+        facts.execution_id = Some(id.clone());
         let failed = |error: PortError| http::failed(&error);
         let now = self.system.now();
         let before = self.store.load(&id).await.map_err(failed)?;
@@ -311,20 +341,26 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         Ok(accepted(&id, execution.status()))
     }
 
-    async fn list_keys(&self) -> Result<WriteAnswer, Problem> {
+    async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let now = self.system.now();
         let views: Vec<_> = keys.iter().map(|key| KeyView::new(key, now)).collect();
-        Ok(WriteAnswer::Keys(views))
+        Ok(http::json(200, &serde_json::json!({ "keys": views })))
     }
 
-    async fn create_key(&self, new: NewKey) -> Result<WriteAnswer, Problem> {
+    async fn create_key(
+        &self,
+        new: NewKey,
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let name: Name = new.name.parse().map_err(|e: domain::request::NameError| {
             Problem::invalid(vec![FieldError {
                 field: "name".into(),
                 message: e.to_string(),
             }])
         })?;
+        facts.target = Some(name.to_string());
+        facts.new_role = Some(new.role);
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
         let added = self
             .add(&key, name.as_str(), new.role, self.system.now())
@@ -337,11 +373,14 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
                 format!("there is a key '{name}'; revoke it first or use another name"),
             ));
         }
-        Ok(WriteAnswer::NewKey(NewKeyAnswer {
-            name: name.to_string(),
-            role: new.role,
-            key,
-        }))
+        Ok(http::json(
+            201,
+            &NewKeyAnswer {
+                name: name.as_str(),
+                role: new.role,
+                key: key.expose(),
+            },
+        ))
     }
 
     fn entropy_of_a_key(&self) -> [u8; 32] {
@@ -366,7 +405,12 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
 
     /// Replaces a key with a new one for the same principal. The old key works for one more day, so
     /// that its users can be told, unless the caller wants it to stop at once.
-    async fn rotate_key(&self, name: &str, rotation: Rotation) -> Result<WriteAnswer, Problem> {
+    async fn rotate_key(
+        &self,
+        name: &str,
+        rotation: Rotation,
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let now = self.system.now();
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let Some(old) = keys.into_iter().find(|key| key.name == name) else {
@@ -381,6 +425,8 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         } else {
             now + OLD_KEY_GOOD
         };
+        facts.new_role = Some(old.role);
+        facts.old_key_until = Some(until);
         let (old, new) = old.rotated(fresh, until, now);
         let rotated = self
             .keys
@@ -394,15 +440,16 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             );
             return Err(Problem::new(409, "key_changed", title));
         }
-        Ok(WriteAnswer::RotatedKey(RotatedKeyAnswer {
-            name: new.name,
+        let answer = RotatedKeyAnswer {
+            name: &new.name,
             role: new.role,
-            key,
+            key: key.expose(),
             old_key_until: (!rotation.now).then_some(until),
-        }))
+        };
+        Ok(http::json(201, &answer))
     }
 
-    async fn revoke_key(&self, name: &str) -> Result<WriteAnswer, Problem> {
+    async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let was_there = match name.len() <= lookup::TEXT_MAX {
             true => self
                 .keys
@@ -412,7 +459,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             false => false,
         };
         if was_there {
-            return Ok(WriteAnswer::RevokedKey(name.to_owned()));
+            return Ok(http::json(200, &serde_json::json!({ "revoked": name })));
         }
         Err(no_such_key(name))
     }
@@ -439,9 +486,12 @@ fn no_such_key(name: &str) -> Problem {
     )
 }
 
-fn accepted(id: &ExecutionId, status: ExecutionStatus) -> WriteAnswer {
-    WriteAnswer::Execution(Accepted {
-        execution_id: id.clone(),
-        status,
-    })
+fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {
+    http::json(
+        202,
+        &Accepted {
+            execution_id: id.clone(),
+            status,
+        },
+    )
 }

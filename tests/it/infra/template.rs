@@ -236,6 +236,8 @@ fn every_record_that_is_passed_over_rings() {
         let logging = &template.properties(name, &stack)["LoggingConfig"];
         // Otherwise Lambda's own lines would be text among the JSON of ours.
         assert_eq!(logging["LogFormat"], "JSON", "{name}");
+        // At a higher level the audit lines would be lost.
+        assert_eq!(logging["ApplicationLogLevel"], "INFO", "{name}");
         let log = logging["LogGroup"].clone();
         let unreadable = |filter: &&Value| {
             filter["LogGroupName"] == log

@@ -256,7 +256,7 @@ impl DynamoStore {
                 })
                 .await
             {
-                tracing::warn!(limit = %pool, by, %error, "what is free again could not be counted; the sweep will");
+                tracing::warn!(limit_key = %pool, correction = by, %error, "what is free again could not be counted; the sweep will");
             }
         }
     }
@@ -276,7 +276,7 @@ impl DynamoStore {
         }
         for ((backlog, submitter), count) in starts {
             if let Err(error) = self.charge(&backlog, &submitter, count).await {
-                tracing::warn!(%backlog, principal = submitter, %error, "starts could not be charged to their submitter");
+                tracing::warn!(%backlog, submitter, %error, "starts could not be charged to their submitter");
             }
         }
     }

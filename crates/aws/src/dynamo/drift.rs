@@ -166,7 +166,7 @@ impl DynamoStore {
             return Ok(());
         }
         if by != 0 {
-            tracing::warn!(limit = %counter.key, by, "a counter was off and is corrected");
+            tracing::warn!(limit_key = %counter.key, correction = by, "a counter was off and is corrected");
         }
         let unchanged = WriteCondition::new(
             "attribute_not_exists(corrections) OR corrections = :corrections",

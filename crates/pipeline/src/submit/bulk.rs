@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
     api::{BULK_MAX, BulkAnswer, BulkEntry, BulkRejection, BulkRequest, Problem},
     execution::Execution,
@@ -20,7 +21,7 @@ use domain::{
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Submit, answer::WriteAnswer};
+use super::{Submit, audit::AuditFacts};
 use crate::{http, intake::backlog_of, unreadable::passed_over};
 
 /// How many records are read at once, to compare them with what is sent again. The reads of a
@@ -38,16 +39,16 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         bulk: BulkRequest,
-    ) -> Result<WriteAnswer, Problem> {
+        facts: &mut AuditFacts,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = checked(&bulk).map_err(|fault| Problem::invalid(vec![fault]))?;
-        let lines = self
-            .take(caller, &id, bulk)
-            .await
-            .map_err(|error| http::failed(&error))?;
-        Ok(WriteAnswer::Bulk {
-            submission_id: id.to_string(),
-            lines,
-        })
+        facts.target = Some(id.to_string());
+        let mut answer = BulkAnswer::default();
+        let taken = self.take(caller, &id, bulk, &mut answer).await;
+        // Some lines may be recorded even if the rest failed.
+        facts.counted(&answer);
+        taken.map_err(|error| http::failed(&error))?;
+        Ok(http::json(202, &answer))
     }
 
     async fn take(
@@ -55,12 +56,10 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         id: &IdempotencyKey,
         bulk: BulkRequest,
-    ) -> Result<BulkAnswer, PortError> {
+        answer: &mut BulkAnswer,
+    ) -> Result<(), PortError> {
         let (lines, rejected) = self.sorted(caller, bulk).await?;
-        let mut answer = BulkAnswer {
-            rejected,
-            ..BulkAnswer::default()
-        };
+        answer.rejected = rejected;
         if !lines.is_empty() {
             let submission = self.opened(caller, id.as_str()).await?;
             let executions = lines
@@ -68,10 +67,10 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
                 .filter_map(|line| self.execution(caller, &submission, line))
                 .collect();
             let executions = self.heeding_marks(executions).await?;
-            self.record_all(executions, &mut answer).await?;
+            self.record_all(executions, answer).await?;
         }
         answer.rejected.sort_by_key(|rejection| rejection.index);
-        Ok(answer)
+        Ok(())
     }
 
     /// Returns the lines that can be run, and the others with all their faults.

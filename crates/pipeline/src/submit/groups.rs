@@ -1,5 +1,6 @@
 //! Requests about a whole group. They are only recorded here; the control queue carries them out.
 
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
     api::{GroupCancelView, GroupRerunRequest, GroupRerunView, GroupView, Problem},
     execution::Execution,
@@ -13,7 +14,7 @@ use domain::{
     request::{FieldError, IdempotencyKey, Name, NameError},
 };
 
-use super::{Submit, answer::WriteAnswer};
+use super::Submit;
 use crate::{
     advance::{Changed, WorkOnGroup, change},
     http, lookup,
@@ -26,7 +27,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         &self,
         caller: &Caller,
         group: &str,
-    ) -> Result<WriteAnswer, Problem> {
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         // The group may have no members yet: the first lines of a submission may be on their way.
         let group = name("group", group)?;
         let mark = self
@@ -38,7 +39,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             cancel: Some(GroupCancelView::from(&mark)),
             rerun: None,
         };
-        Ok(WriteAnswer::Group(view))
+        Ok(http::json(202, &view))
     }
 
     async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
@@ -60,7 +61,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         group: &str,
         request: GroupRerunRequest,
-    ) -> Result<WriteAnswer, Problem> {
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let of = name("group", group)?;
         let wish = self.wish(of, request)?;
         let opened = self
@@ -81,7 +82,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             cancel: None,
             rerun: Some(GroupRerunView::from(rerun)),
         };
-        Ok(WriteAnswer::Group(view))
+        Ok(http::json(202, &view))
     }
 
     /// Returns the caller's wish, if it is valid by itself.
