@@ -115,6 +115,10 @@ fuzz TARGET="" SECONDS="120":
     FUZZ_TARGET={{ TARGET }} "$target/$host/fuzz/fuzz" -max_total_time={{ SECONDS }} -max_len=4096 -timeout=10 -print_final_stats=1 \
         -artifact_prefix="$target/fuzz/found/{{ TARGET }}-" "$corpus"
 
+# A release for this machine: built, packed, installed from loopback and used. The workflow does the rest (.github/workflows/release.yml)
+release-check:
+    release/check.sh
+
 # The functions' zips and what a release is made of (CycloneDX) in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
 package ARCH="":
     #!/usr/bin/env bash

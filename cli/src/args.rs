@@ -18,6 +18,7 @@ use crate::{
         init::{self, Init},
         keys::{self, KeysArgs},
         logs::{self, LogsArgs},
+        man::{self, Man},
         one_machine::{self, OneMachine},
         rerun::{self, RerunArgs},
         secrets::{self, SecretsArgs},
@@ -122,6 +123,9 @@ pub(crate) enum Verb {
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(Completions),
+    /// Write the manual pages into a folder (for packagers)
+    #[command(hide = true, after_help = man::EXAMPLES)]
+    Man(Man),
 }
 
 impl Verb {
@@ -189,7 +193,8 @@ impl Verb {
             Self::Forget(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::Local(verb) => verb.run(context).await,
-            Self::Completions(verb) => verb.run(context, Cli::command()),
+            Self::Completions(verb) => verb.run(context),
+            Self::Man(verb) => verb.run(context, Cli::command()),
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod keys;
 pub(crate) mod logs;
+pub(crate) mod man;
 pub(crate) mod one_machine;
 pub(crate) mod rerun;
 pub(crate) mod rollout;

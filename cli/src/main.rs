@@ -30,6 +30,7 @@ mod terminal;
 mod variables;
 
 fn main() -> ExitCode {
+    commands::completions::answer_the_shell();
     local::keep_inherited_files();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();

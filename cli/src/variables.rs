@@ -12,6 +12,8 @@ pub(crate) const STACK: &str = "MYCLI_STACK";
 pub(crate) const HOME: &str = "MYCLI_HOME";
 /// The filter of what `-v` says.
 pub(crate) const LOG: &str = "MYCLI_LOG";
+/// The shell that wants completions. Only a completion script sets it.
+pub(crate) const COMPLETE: &str = "MYCLI_COMPLETE";
 /// The address of an AWS emulator, as every AWS SDK has it.
 pub(crate) const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
 /// The profile of `~/.aws`.

@@ -2,13 +2,14 @@
 
 use domain::{
     api::{
-        Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, LogsPage,
-        Whoami,
+        Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, KeyView,
+        LogsPage, Whoami,
     },
     execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
 };
+use serde::Deserialize;
 use url::Url;
 
 use crate::{
@@ -22,6 +23,13 @@ pub(crate) struct Got<T> {
     pub(crate) answer: ApiAnswer,
     /// The parsed answer, for everything else.
     pub(crate) value: T,
+}
+
+/// The answer to `GET /keys`.
+#[derive(Deserialize)]
+pub(crate) struct KeyList {
+    /// The keys, without the keys themselves.
+    pub(crate) keys: Vec<KeyView>,
 }
 
 /// Builds a path of the escaped `segments`, and a query of those `pairs` that have a value.
@@ -92,6 +100,11 @@ impl Client {
     /// The caller, as the installation sees it.
     pub(crate) async fn whoami(&self) -> Result<Got<Whoami>, ApiError> {
         self.got(Call::get(path(&["whoami"], &[]))).await
+    }
+
+    /// The names and roles of all keys.
+    pub(crate) async fn keys(&self) -> Result<Got<KeyList>, ApiError> {
+        self.got(Call::get(path(&["keys"], &[]))).await
     }
 
     /// An execution, by anything that names it.

@@ -14,6 +14,7 @@ use domain::{
 
 use crate::{
     client::{ApiError, Client, PAUSE, api::Got},
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -48,10 +49,10 @@ const OPEN: [ExecutionStatus; 4] = [
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CancelArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
-    #[arg(required_unless_present = "group", conflicts_with = "group")]
+    #[arg(required_unless_present = "group", conflicts_with = "group", add = values::runs())]
     id: Option<String>,
     /// Cancel all runs of this group that are not over
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = values::groups())]
     group: Option<String>,
     /// Do not ask before a group is cancelled
     #[arg(short, long, requires = "group")]

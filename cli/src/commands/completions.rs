@@ -1,16 +1,28 @@
-//! `mycli completions`: completion scripts for shells.
+//! `mycli completions`: completion scripts for shells. A script calls mycli back at each TAB, so
+//! that values are completed too: the ids of runs, groups, keys, stacks.
 
-use clap::{Args, Command};
-use clap_complete::Shell;
+use clap::{Args, CommandFactory as _};
+use clap_complete::{Shell, env::CompleteEnv, env::Shells};
 
-use crate::{config::context::Context, exit, failure::Failure, terminal::output};
+use crate::{
+    args::Cli, config::context::Context, exit, failure::Failure, terminal::output,
+    variables::COMPLETE,
+};
+
+pub(crate) mod values;
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli completions bash > ~/.local/share/bash-completion/completions/mycli
-  mycli completions zsh > \"${fpath[1]}/_mycli\"
-  mycli completions fish > ~/.config/fish/completions/mycli.fish";
+  echo 'source <(mycli completions zsh)' >> ~/.zshrc
+  mycli completions fish > ~/.config/fish/completions/mycli.fish
+
+The ids of recent runs, groups, names of keys and stacks are completed too: mycli asks your
+stack for them, and gives up after a second.";
+
+/// The name of the program, as it is on the user's path.
+const PROGRAM: &str = "mycli";
 
 /// The command line of `completions`.
 #[derive(Args, Clone, Debug)]
@@ -20,14 +32,29 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Runs `mycli completions` and returns the exit code. `mycli` is the whole command line.
+    /// Runs `mycli completions` and returns the exit code.
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub(crate) fn run(&self, context: &Context, mut mycli: Command) -> Result<u8, Failure> {
+    pub(crate) fn run(&self, context: &Context) -> Result<u8, Failure> {
+        let (shells, name) = (Shells::builtins(), self.shell.to_string());
+        let shell = shells
+            .completer(&name)
+            .ok_or_else(|| Failure::Other(format!("no completions are known for {name}")))?;
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut mycli, "mycli", &mut script);
+        shell
+            .write_registration(COMPLETE, PROGRAM, PROGRAM, PROGRAM, &mut script)
+            .map_err(Failure::io("write the script"))?;
         output::text(context, &String::from_utf8_lossy(&script))?;
         Ok(exit::SUCCESS)
     }
+}
+
+/// Answers the shell and ends the process, if a completion script called. Call this first, while
+/// there is only one thread.
+pub(crate) fn answer_the_shell() {
+    CompleteEnv::with_factory(Cli::command)
+        .var(COMPLETE)
+        .bin(PROGRAM)
+        .complete();
 }

@@ -12,6 +12,7 @@ use domain::{
 };
 
 use crate::{
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -45,13 +46,13 @@ pub(crate) struct History {
     limit: u32,
     /// Only runs in this status: queued, waiting, launching, running, succeeded, failed,
     /// timed_out, cancelled, lost
-    #[arg(long, value_parser = str::parse::<ExecutionStatus>)]
+    #[arg(long, value_parser = str::parse::<ExecutionStatus>, add = values::statuses())]
     status: Option<ExecutionStatus>,
     /// Only runs submitted since then: 30m, 2h, a date, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment::since)]
     since: Option<Timestamp>,
     /// Only runs of this group
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = values::groups())]
     group: Option<String>,
     /// Only runs submitted with the key of this name; `me` is your own key
     #[arg(long, value_name = "NAME")]

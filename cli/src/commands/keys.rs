@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     client::{ApiError, Call, Client, api::path},
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -50,6 +51,7 @@ enum Action {
     #[command(after_help = EXAMPLES)]
     Rotate {
         /// The key's name
+        #[arg(add = values::keys())]
         name: Name,
         /// Revoke the old key at once, instead of after a day
         #[arg(long)]
@@ -59,6 +61,7 @@ enum Action {
     #[command(after_help = EXAMPLES)]
     Revoke {
         /// The key's name
+        #[arg(add = values::keys())]
         name: Name,
         /// Revoke it even if it is the last administrator's key; nobody can make keys then
         #[arg(long)]
@@ -85,11 +88,6 @@ impl From<RoleName> for Role {
             RoleName::Admin => Self::Admin,
         }
     }
-}
-
-#[derive(Deserialize)]
-struct KeyList {
-    keys: Vec<KeyView>,
 }
 
 #[derive(Deserialize)]
@@ -193,11 +191,10 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
 }
 
 async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
-    let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
+    let got = client.keys().await?;
     if context.is_json() {
-        return output::json(context, &answer);
+        return output::json(context, &got.answer);
     }
-    let listed: KeyList = client.read(&answer)?;
     let row = |key: &KeyView| {
         let role = format!("{:?}", key.role).to_lowercase();
         let old = key
@@ -214,7 +211,7 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     output::text(
         context,
         &std::iter::once(head)
-            .chain(listed.keys.iter().map(row))
+            .chain(got.value.keys.iter().map(row))
             .collect::<String>(),
     )
 }
@@ -226,8 +223,7 @@ async fn revoke(
     last: bool,
 ) -> Result<(), Failure> {
     if !last {
-        let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
-        let keys = client.read::<KeyList>(&answer)?.keys;
+        let keys = client.keys().await?.value.keys;
         let admins: Vec<_> = keys.iter().filter(|key| key.role == Role::Admin).collect();
         if matches!(admins[..], [only] if only.name == name.as_str()) {
             return Err(Failure::Usage(format!(

@@ -5,6 +5,7 @@ use domain::{Timestamp, execution::ExecutionStatus, id::ExecutionId};
 
 use crate::{
     client::Client,
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -34,6 +35,7 @@ const TAIL_MAX: usize = 10_000_000;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogsArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
+    #[arg(add = values::runs())]
     id: Option<String>,
     /// Follow the log until the run ends, and exit with the run's exit code
     #[arg(short, long)]

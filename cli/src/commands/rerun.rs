@@ -12,6 +12,7 @@ use domain::{
 use crate::{
     client::Client,
     commands::bulk,
+    commands::completions::values,
     config::context::Context,
     failure::Failure,
     request::{
@@ -46,7 +47,7 @@ Exit code: the same as exec; with --failed the same as bulk.";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RerunArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
-    #[arg(conflicts_with = "failed")]
+    #[arg(conflicts_with = "failed", add = values::runs())]
     id: Option<String>,
     /// Repeat all runs of --group that failed, timed out or were lost, as one submission
     #[arg(long, requires = "group", conflicts_with_all = ["detach", "idempotency_key"])]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     client::{ApiError, Client},
     commands::cancel,
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -35,10 +36,10 @@ Exit code: 0 if the run can be shown, whatever its result, or 1 if not.";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Status {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
-    #[arg(conflicts_with = "group")]
+    #[arg(conflicts_with = "group", add = values::runs())]
     id: Option<String>,
     /// Show the state of all runs of this group
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = values::groups())]
     group: Option<String>,
 }
 

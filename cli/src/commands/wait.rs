@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::{
     client::Client,
+    commands::completions::values,
     config::context::Context,
     exit,
     failure::Failure,
@@ -24,6 +25,7 @@ Exit code: the same as exec.";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Wait {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
+    #[arg(add = values::runs())]
     id: String,
 }
 

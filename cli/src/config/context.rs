@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use crate::{
     client::{Client, Remote, is_address},
+    commands::completions::values,
     config::{
         home::Home,
         settings::{ConfigFile, ProfileEntry, SettingsError},
@@ -39,7 +40,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
     /// The stack, of several [default: MYCLI_STACK, then `mycli config use`'s, then `default`]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"])]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"], add = values::stacks())]
     pub(crate) stack: Option<StackName>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = OutputForm::Text, hide_possible_values = true, value_name = "text|json")]

@@ -2,7 +2,7 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 36] = [
+const COMMANDS: [&[&str]; 38] = [
     &[],
     &["exec"],
     &["bulk"],
@@ -16,9 +16,11 @@ const COMMANDS: [&[&str]; 36] = [
     &["upgrade"],
     &["destroy"],
     &["doctor"],
+    &["whoami"],
     &["keys"],
     &["keys", "create"],
     &["keys", "list"],
+    &["keys", "rotate"],
     &["keys", "revoke"],
     &["secrets"],
     &["secrets", "set"],
@@ -67,17 +69,29 @@ fn the_command_line_is_as_documented() {
     insta::assert_snapshot!("help", manual.join("\n----\n"));
 }
 
+/// The script calls mycli at each TAB (`e2e::completions`).
 #[test]
-fn completions_know_the_commands() {
-    for shell in ["bash", "zsh", "fish"] {
+fn each_shell_has_a_completion_script() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ran = Mycli::unconfigured().run(&["completions", shell]).exits(0);
-        assert!(
-            ["history", "--retry-on"]
-                .iter()
-                .all(|word| ran.out.contains(word.trim_start_matches('-'))),
-            "{shell}"
-        );
+        assert!(ran.out.contains("MYCLI_COMPLETE"), "{shell}: {}", ran.out);
     }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    drop(Mycli::unconfigured().run(&["man", path]).exits(0));
+    for command in &COMMANDS[..COMMANDS.len() - 1] {
+        let name = [&["mycli"], *command].concat().join("-");
+        let page = std::fs::read_to_string(folder.path().join(format!("{name}.1")));
+        let page = page.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
+        assert!(page.contains("Examples:"), "{name}: {page}");
+    }
+    let hidden = folder.path().join("mycli-local-supervise.1");
+    assert!(!hidden.exists());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub(crate) mod api;
 mod backlog;
 mod bulk;
+mod completions;
 mod container;
 mod crowd;
 mod ending;
