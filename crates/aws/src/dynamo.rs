@@ -1,5 +1,6 @@
-//! The records of a stack: the ports of a store, [`Keys`], [`Definitions`] and [`Secrets`] over one
-//! DynamoDB table.
+//! The records of a stack: the ports of a store, [`Keys`](domain::ports::Keys),
+//! [`Definitions`](domain::ports::Definitions) and [`Secrets`](domain::ports::Secrets) over one
+//! DynamoDB table. Each method of a port is in the module of its subject.
 //!
 //! docs/internals/storage.md has the table's design: which item serves which question, and at what
 //! cost. Two rules hold for all of it. No question is answered by a scan. Nothing that is written
@@ -22,17 +23,15 @@ use domain::{
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
-    key::KeyRecord,
     limit::{Admission, LimitKey, RateKey, Usage},
     ports::{
-        Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
-        SweepStore, Update, UpdateError, WriteStore,
+        Claim, Created, LaunchStore, PortError, ReadStore, SweepStore, Update, UpdateError,
+        WriteStore,
     },
     principal::Principal,
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
-    secret::SecretRecord,
 };
 
 mod backlog;
@@ -113,11 +112,11 @@ impl DynamoStore {
 
 impl ReadStore for DynamoStore {
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        self.load_one(id).await
+        self.load(id).await
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        self.find_by_fragment(fragment, limit).await
+        self.find(fragment, limit).await
     }
 
     /// Newest first by id, because an id begins with the time of submission. The number of records
@@ -129,24 +128,24 @@ impl ReadStore for DynamoStore {
         after: Option<&Cursor>,
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
-        self.history(filter, after, limit).await
+        self.list(filter, after, limit).await
     }
 
     async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        self.read_group_work(group).await
+        self.group_work(group).await
     }
 
     /// Counts backed-off entries too, and at most `backlog::COUNT_MAX` entries of each submitter.
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
-        self.count_ahead(entry, exact).await
+        self.ahead(entry, exact).await
     }
 
     async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
-        self.read_limit_state(key).await
+        self.limit_state(key).await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        self.used(key).await
+        self.usage(key).await
     }
 }
 
@@ -166,7 +165,7 @@ impl WriteStore for DynamoStore {
 
     /// Idempotent, each by itself. A bounded number is written at a time.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        self.create_each(executions).await
+        self.create_all(executions).await
     }
 
     /// Conditional on there being no open submission of this id.
@@ -177,7 +176,7 @@ impl WriteStore for DynamoStore {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Submission, PortError> {
-        self.opened(by, id, now, expires_at).await
+        self.open_submission(by, id, now, expires_at).await
     }
 
     /// Conditional on the revision and the admissions. A transaction is used only where the counter
@@ -189,26 +188,21 @@ impl WriteStore for DynamoStore {
         after: Execution,
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
-        let written = Execution {
-            revision: before.revision + 1,
-            ..after
-        };
-        self.replace_one(before, &written, admissions).await?;
-        Ok(written)
+        self.update(before, after, admissions).await
     }
 
     /// Each is conditional by itself. A pool's counter is written once for all of them.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
-        self.change_all(updates).await
+        self.update_all(updates).await
     }
 
     /// Conditional on the revision.
     async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        self.write_group_work(work).await
+        self.set_group_work(work).await
     }
 
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        self.anybody_due(key, now).await
+        self.has_backlog(key, now).await
     }
 }
 
@@ -219,7 +213,7 @@ impl LaunchStore for DynamoStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<BacklogEntry>, PortError> {
-        self.head(key, now, limit).await
+        self.backlog(key, now, limit).await
     }
 
     /// Conditional on the revision.
@@ -229,15 +223,7 @@ impl LaunchStore for DynamoStore {
         before: &LimitState,
         after: LimitState,
     ) -> Result<bool, PortError> {
-        self.write_limit_state(
-            key,
-            before,
-            &LimitState {
-                revision: before.revision + 1,
-                ..after
-            },
-        )
-        .await
+        self.set_limit_state(key, before, after).await
     }
 
     /// Conditional on the bucket's last change, so that concurrent callers together never take more
@@ -249,7 +235,7 @@ impl LaunchStore for DynamoStore {
         want: u32,
         now: Timestamp,
     ) -> Result<(u32, u64), PortError> {
-        self.take(key, rate, want, now).await
+        self.take_tokens(key, rate, want, now).await
     }
 }
 
@@ -264,92 +250,27 @@ impl SweepStore for DynamoStore {
         after: Option<&Cursor>,
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
-        self.open(after, limit).await
+        self.launched(after, limit).await
     }
 
     /// Also removes submitters from the directory that have not been in a backlog for a day.
     async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.backlogs_due(now).await
+        self.backlogs(now).await
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
-        self.list_open_group_work().await
+        self.open_group_work().await
     }
 
     async fn reconcile(&self) -> Result<(), PortError> {
-        self.bring_in_line().await
+        self.reconcile().await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
-        self.read_bookmark().await
+        self.bookmark().await
     }
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
-        self.write_bookmark(at).await
-    }
-}
-
-impl Definitions for DynamoStore {
-    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
-        self.read_definition(hash).await
-    }
-
-    /// Conditional on no other caller's turn.
-    async fn claim_definition(
-        &self,
-        hash: &str,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<bool, PortError> {
-        self.take_turn(hash, now, until).await
-    }
-
-    /// Idempotent.
-    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
-        self.write_definition(hash, arn).await
-    }
-
-    /// Idempotent. Conditional on the ARN being the stored one.
-    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
-        self.delete_definition(hash, arn).await
-    }
-}
-
-impl KeyLookup for DynamoStore {
-    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
-        self.read_key(id).await
-    }
-}
-
-impl Keys for DynamoStore {
-    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
-        self.read_keys().await
-    }
-
-    /// Conditional on the name and on the id being free.
-    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
-        self.write_key(key).await
-    }
-
-    /// Conditional on the old key being the current one of its name.
-    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
-        self.replace_key(old, new).await
-    }
-
-    /// Idempotent.
-    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
-        self.delete_key(name).await
-    }
-}
-
-impl Secrets for DynamoStore {
-    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
-        self.read_secret(name).await
-    }
-
-    fn how_to_set(&self, name: &str) -> String {
-        format!(
-            "it is not set in this stack; set it with `mycli secrets set {name}`, or leave it out"
-        )
+        self.set_bookmark(at).await
     }
 }

@@ -653,14 +653,4 @@ impl Execution {
             None => "past its timeout".to_owned(),
         }
     }
-
-    /// The log stream of the current attempt, once its task is known.
-    #[must_use]
-    pub fn log_stream(&self) -> Option<String> {
-        self.attempts
-            .last()?
-            .task_arn
-            .as_ref()
-            .map(TaskArn::log_stream)
-    }
 }

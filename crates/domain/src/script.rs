@@ -47,10 +47,8 @@ pub mod variable {
     pub const REF: &str = "MYCLI_REF";
     /// How many whole seconds the command may run, from its start; no limit if it is empty.
     pub const TIMEOUT: &str = "MYCLI_TIMEOUT";
-    /// The whole seconds between TERM and KILL; 10 by default.
+    /// The whole seconds between TERM and KILL; 10 by default. Only tests set it.
     pub const GRACE: &str = "MYCLI_GRACE";
-    /// How many whole seconds the set-up may take; 600 by default.
-    pub const SETUP_TIMEOUT: &str = "MYCLI_SETUP_TIMEOUT";
     /// 32 hexadecimal digits that identify mycli's lines in the output. Where the command can read
     /// these lines: [`crate::marker::tokens`].
     pub const NONCE: &str = "MYCLI_NONCE";
@@ -77,8 +75,6 @@ pub mod variable {
     pub const HELD: &str = "MYCLI_HELD";
     /// The prefix of such a variable's name until the set-up is over.
     pub const HELD_PREFIX: &str = "MYCLI_ENV_";
-    /// The full id of the commit that the command runs on. The script sets it for the command.
-    pub const COMMIT: &str = "MYCLI_COMMIT";
 }
 
 /// The text of the script, to be run as `/bin/sh -c <text>`. Lines may be put before it.

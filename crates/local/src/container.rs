@@ -60,6 +60,9 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// takes seconds.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
+/// How long a container may take to be found after its name is taken. Making one takes some 100 ms.
+const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+
 /// The pauses between retries of a call to the engine. A change of state takes an engine some
 /// milliseconds, a restart some seconds.
 const PAUSE: Backoff = Backoff {
@@ -151,7 +154,9 @@ impl ContainerRunner {
     }
 
     /// Starts the task's container: pulls the image unless the engine has it, makes the container
-    /// and starts it.
+    /// and starts it. Gives up when `unwanted` resolves while the image is being pulled, which may
+    /// take minutes. After the pull the container is always made, so that no unknown container is
+    /// left. It can then be stopped.
     ///
     /// Idempotent for one attempt. If an earlier call made the container, this takes it over: it
     /// starts the container if it was never started, and leaves it alone if it runs or has run.
@@ -159,16 +164,6 @@ impl ContainerRunner {
     ///
     /// # Errors
     /// Why the command never ran. No reason contains a secret.
-    pub async fn start(&self, launch: &Launch) -> Result<StartedTask, StartFailure> {
-        self.start_unless(launch, std::future::pending()).await
-    }
-
-    /// Starts the task's container as [`Self::start`] does, but gives up when `unwanted` resolves
-    /// while the image is being pulled, which may take minutes. After the pull the container is
-    /// always made, so that no unknown container is left. It can then be stopped.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
     pub async fn start_unless(
         &self,
         launch: &Launch,
@@ -186,17 +181,20 @@ impl ContainerRunner {
     /// # Errors
     /// When the engine does not answer.
     pub async fn find(&self, task_arn: &str) -> Result<Option<String>, EngineError> {
-        let found = self.labelled(&format!("{TASK_LABEL}={task_arn}")).await?;
-        Ok(found.into_iter().next().map(|(_, id)| id))
-    }
-
-    /// Lists every container that mycli has made and not removed, with its task's ARN, whatever its
-    /// state and whichever store on this machine it belongs to.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn leftovers(&self) -> Result<Vec<(String, String)>, EngineError> {
-        self.labelled(TASK_LABEL).await
+        let label = format!("{TASK_LABEL}={task_arn}");
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = settled(|| async {
+            failpoint!("container.list.before");
+            let found = self.docker.list_containers(Some(options.clone())).await;
+            failpoint!("container.list.after");
+            found
+        });
+        let found = found.await.map_err(failed("list containers"))?;
+        Ok(found.into_iter().find_map(|found| found.id))
     }
 
     /// Passes on the container's output from byte `seen` on, until the container has ended and all
@@ -239,7 +237,7 @@ impl ContainerRunner {
     }
 
     /// Removes the container, and ends it if it runs. Idempotent. A failure is only logged;
-    /// [`Self::leftovers`] finds the container again.
+    /// [`Self::find`] finds the container again.
     pub async fn remove(&self, container_id: &str) {
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
@@ -255,7 +253,7 @@ impl ContainerRunner {
             Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => {
                 tracing::warn!(
                     container_id,
-                    reason = plain(&fault),
+                    error = plain(&fault),
                     "a container could not be removed"
                 );
             }
@@ -289,6 +287,21 @@ impl ContainerRunner {
             ))),
             Err(fault) if is_missing(&fault) => Ok(None),
             Err(fault) => Err(cannot_create(&plain(&fault))),
+        }
+    }
+
+    /// Returns the container of this attempt, which another call makes or has made. Podman takes
+    /// the name some milliseconds before the container can be found.
+    async fn appearing(
+        &self,
+        launch: &Launch,
+    ) -> Result<Option<ContainerInspectResponse>, StartFailure> {
+        let (until, mut patience) = (Instant::now() + APPEARS_WITHIN, StopPatience::new());
+        loop {
+            match self.existing(launch).await? {
+                None if Instant::now() < until => patience.pause().await,
+                found => return Ok(found),
+            }
         }
     }
 
@@ -370,9 +383,9 @@ impl ContainerRunner {
         failpoint!("container.create.after");
         let begun = match created {
             Ok(_) => self.begin(&container_name(launch)).await,
-            // An earlier call made it, and its answer was lost.
+            // An earlier call made it and its answer was lost, or another call is making it.
             Err(fault) if is_conflict(&fault) => {
-                match self.existing(launch).await.map_err(NotBegun::Unknown)? {
+                match self.appearing(launch).await.map_err(NotBegun::Unknown)? {
                     Some(_) => self.begin(&container_name(launch)).await,
                     None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
                 }
@@ -483,25 +496,6 @@ impl ContainerRunner {
             found
         })
         .await
-    }
-
-    async fn labelled(&self, label: &str) -> Result<Vec<(String, String)>, EngineError> {
-        let filters = HashMap::from([("label", vec![label])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let found = settled(|| async {
-            failpoint!("container.list.before");
-            let found = self.docker.list_containers(Some(options.clone())).await;
-            failpoint!("container.list.after");
-            found
-        });
-        let found = found.await.map_err(failed("list containers"))?;
-        let known = found
-            .into_iter()
-            .filter_map(|found| Some((found.labels?.remove(TASK_LABEL)?, found.id?)));
-        Ok(known.collect())
     }
 }
 

@@ -56,8 +56,6 @@ pub struct LocalReceived {
     pub body: String,
     /// How often it was received, including this time.
     pub receives: u32,
-    /// When it was sent.
-    pub sent_at: Timestamp,
 }
 
 /// A message that was received too often.
@@ -65,16 +63,10 @@ pub struct LocalReceived {
 pub struct LocalDeadLetter {
     /// The id it had as a message.
     pub message_id: String,
-    /// The queue it was on, by its short name.
-    pub queue: String,
     /// The message as JSON.
     pub body: String,
     /// How often it was received.
     pub receives: u32,
-    /// When it was sent.
-    pub sent_at: Timestamp,
-    /// When it became a dead letter.
-    pub died_at: Timestamp,
     /// The reason, in plain words.
     pub reason: String,
 }
@@ -366,7 +358,7 @@ impl Letter {
             // The worker of the oldest entry that can be started. An entry that is backed off would
             // use up the wakeup.
             Message::Wakeup { backlog, id: None } => {
-                backlog::head(db, &backlog.to_string(), millis(now))
+                backlog::owner_of_head(db, &backlog.to_string(), millis(now))
             }
         }
     }
@@ -407,7 +399,7 @@ impl WantedMessage {
     ) -> rusqlite::Result<(Vec<LocalReceived>, usize)> {
         let due: Vec<_> = db
             .prepare_cached(
-                "SELECT id, body, receives + 1, sent_at FROM messages
+                "SELECT id, body, receives + 1 FROM messages
                  WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 ORDER BY visible_at, id LIMIT ?4",
             )?
             .query_map(params![self.worker.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
@@ -444,7 +436,7 @@ fn dead_letters(
     values: &[&dyn ToSql],
 ) -> rusqlite::Result<Vec<LocalDeadLetter>> {
     db.prepare_cached(&format!(
-        "SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"
+        "SELECT id, body, receives, reason FROM dead_letters {condition} ORDER BY id"
     ))?
     .query_map(values, dead_letter)?
     .collect()
@@ -455,19 +447,15 @@ fn received(row: &Row<'_>) -> rusqlite::Result<LocalReceived> {
         message_id: id(row)?,
         body: row.get(1)?,
         receives: count(row.get(2)?),
-        sent_at: moment(row.get(3)?),
     })
 }
 
 fn dead_letter(row: &Row<'_>) -> rusqlite::Result<LocalDeadLetter> {
     Ok(LocalDeadLetter {
         message_id: id(row)?,
-        queue: row.get(1)?,
-        body: row.get(2)?,
-        receives: count(row.get(3)?),
-        sent_at: moment(row.get(4)?),
-        died_at: moment(row.get(5)?),
-        reason: row.get(6)?,
+        body: row.get(1)?,
+        receives: count(row.get(2)?),
+        reason: row.get(3)?,
     })
 }
 

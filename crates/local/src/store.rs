@@ -24,7 +24,7 @@ use domain::{
 use rusqlite::Connection;
 
 use crate::{
-    database::{Database, WorkerId, millis},
+    database::{Database, millis},
     failpoint, form,
     system::System,
 };
@@ -63,12 +63,6 @@ impl LocalStore {
     #[must_use]
     pub fn new(database: Database) -> Self {
         Self { database }
-    }
-
-    /// The worker that this store writes for.
-    #[must_use]
-    pub fn worker(&self) -> &WorkerId {
-        self.database.worker()
     }
 
     /// Removes a record that cannot be read, and releases its allocations. Conditional, in one
@@ -139,7 +133,7 @@ impl ReadStore for LocalStore {
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
         let (query, any_status) = (
-            history::HistoryQuery::history(filter, after, limit),
+            history::HistoryQuery::list(filter, after, limit),
             filter.status.is_none(),
         );
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
@@ -304,7 +298,9 @@ impl WriteStore for LocalStore {
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let key = key.to_string();
         self.database
-            .read(SERVICE, move |db| backlog::head(db, &key, millis(now)))
+            .read(SERVICE, move |db| {
+                backlog::owner_of_head(db, &key, millis(now))
+            })
             .await
             .map(|head| head.is_some())
     }
@@ -343,12 +339,12 @@ impl LaunchStore for LocalStore {
             limit_state::Next::of(key, before, &after)?,
             self.database.worker().clone(),
         );
-        failpoint!("store.set_line_state.before");
+        failpoint!("store.set_limit_state.before");
         let set = self
             .database
             .write(SERVICE, move |db| limit_state::set(db, &next, &worker))
             .await?;
-        failpoint!("store.set_line_state.after");
+        failpoint!("store.set_limit_state.after");
         Ok(set)
     }
 

@@ -39,11 +39,6 @@ impl<'a, L, A: Clock> Recent<'a, L, A> {
         }
     }
 
-    /// Returns the logs without the cache.
-    pub fn logs(&self) -> &L {
-        &self.logs
-    }
-
     fn remembered(&self, part: &Part) -> Option<LogPage> {
         let (now, parts) = (
             self.clock.now(),

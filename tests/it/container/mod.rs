@@ -87,12 +87,14 @@ impl Case {
     }
 
     async fn start(&self, runner: &ContainerRunner) -> StartedTask {
-        within(runner.start(&self.launch)).await.expect("it starts")
+        within(runner.start_unless(&self.launch, std::future::pending()))
+            .await
+            .expect("it starts")
     }
 
     /// Returns the reason why it does not start. Nothing of it may be left.
     async fn refusal(&self, runner: &ContainerRunner) -> String {
-        let failure = within(runner.start(&self.launch))
+        let failure = within(runner.start_unless(&self.launch, std::future::pending()))
             .await
             .expect_err("it does not start");
         assert_eq!(self.containers(), Vec::<String>::new());

@@ -58,7 +58,7 @@ fn is_due(backlog_entry: &BacklogEntry, now: Timestamp) -> bool {
 impl DynamoStore {
     /// The first due entries of each submitter, of as many submitters as are needed to know the
     /// first `limit` entries of the backlog.
-    pub(super) async fn head(
+    pub(super) async fn backlog(
         &self,
         backlog: &LimitKey,
         now: Timestamp,
@@ -211,7 +211,7 @@ impl DynamoStore {
     }
 
     /// Whether any entry is due. Stops at the first one.
-    pub(super) async fn anybody_due(
+    pub(super) async fn has_backlog(
         &self,
         backlog: &LimitKey,
         now: Timestamp,
@@ -233,7 +233,7 @@ impl DynamoStore {
 
     /// The backlogs with a due entry. Removes a submitter from the directory if it has no entry in
     /// the backlog and has not been seen there for long.
-    pub(super) async fn backlogs_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+    pub(super) async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let entries = self.in_any_backlog().await?;
         let looks: Vec<_> = entries.iter().map(|entry| self.look(entry, now)).collect();
         let mut due: Vec<LimitKey> = stream::iter(looks)
@@ -273,7 +273,7 @@ impl DynamoStore {
         Ok(None)
     }
 
-    pub(super) async fn count_ahead(
+    pub(super) async fn ahead(
         &self,
         backlog_entry: &BacklogEntry,
         exact: u32,

@@ -90,7 +90,7 @@ fn wanted(steps: &[WriteStep<'_>]) -> Vec<(LimitKey, Option<u32>)> {
 }
 
 impl DynamoStore {
-    pub(super) async fn change_all(
+    pub(super) async fn update_all(
         &self,
         updates: Vec<Update>,
     ) -> Vec<Result<Execution, UpdateError>> {

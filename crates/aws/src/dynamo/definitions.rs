@@ -1,6 +1,9 @@
 //! Which task definitions are registered, and which caller's turn it is to register one.
 
-use domain::{Timestamp, ports::PortError};
+use domain::{
+    Timestamp,
+    ports::{Definitions, PortError},
+};
 
 use super::{
     DynamoStore,
@@ -12,8 +15,8 @@ fn key(hash: &str) -> Key {
     Key::single('D', hash)
 }
 
-impl DynamoStore {
-    pub(super) async fn read_definition(&self, hash: &str) -> Result<Option<String>, PortError> {
+impl Definitions for DynamoStore {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         let item = self.get(key(hash)).await?;
         Ok(item
             .as_ref()
@@ -21,7 +24,8 @@ impl DynamoStore {
             .map(str::to_owned))
     }
 
-    pub(super) async fn take_turn(
+    /// Conditional on no other caller's turn.
+    async fn claim_definition(
         &self,
         hash: &str,
         now: Timestamp,
@@ -42,11 +46,13 @@ impl DynamoStore {
         .await
     }
 
-    pub(super) async fn write_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
+    /// Idempotent.
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.put(small_item(key(hash), [("arn", text(arn))])).await
     }
 
-    pub(super) async fn delete_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
+    /// Idempotent. Conditional on the ARN being the stored one.
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_if(
             key(hash),
             WriteCondition::new("arn = :arn", [(":arn", text(arn))]),

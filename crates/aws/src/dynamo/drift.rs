@@ -99,7 +99,7 @@ impl SeenRecords {
 impl DynamoStore {
     /// Compares counters and records once. If anything is off or changing, it compares again and
     /// gives the writes under way time to finish.
-    pub(super) async fn bring_in_line(&self) -> Result<(), PortError> {
+    pub(super) async fn reconcile(&self) -> Result<(), PortError> {
         let before = self.counters().await?;
         let held = self.tidy().await?;
         let after = self.counters().await?;

@@ -48,7 +48,7 @@ fn is_task_id(text: &str) -> bool {
 }
 
 impl DynamoStore {
-    pub(super) async fn find_by_fragment(
+    pub(super) async fn find(
         &self,
         fragment: &str,
         limit: u32,

@@ -31,7 +31,7 @@ fn work_of<W: GroupWork>(item: Item) -> Result<W, PortError> {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_group_work<W: GroupWork>(
+    pub(super) async fn group_work<W: GroupWork>(
         &self,
         group: &Name,
     ) -> Result<Option<W>, PortError> {
@@ -42,7 +42,7 @@ impl DynamoStore {
         item.map(work_of).transpose()
     }
 
-    pub(super) async fn write_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+    pub(super) async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
         let (before, after) = (work.progress(), work.next_revision());
         let mut item = item_of(key::<W>(&before.group), &after, &before.unknown)?;
         item.insert("expires".to_owned(), number(expiry(work.expires_at())));
@@ -59,7 +59,7 @@ impl DynamoStore {
             .map(|wrote| wrote.is_yes())
     }
 
-    pub(super) async fn list_open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
+    pub(super) async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let now = (self.now)();
         let items = self
             .collection(partition(W::KIND), "")

@@ -318,7 +318,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    pub(super) async fn history(
+    pub(super) async fn list(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
@@ -426,7 +426,7 @@ impl DynamoStore {
         Ok(Some(ids))
     }
 
-    pub(super) async fn open(
+    pub(super) async fn launched(
         &self,
         after: Option<&Cursor>,
         limit: u32,

@@ -2,7 +2,10 @@
 //! both items are written in one transaction.
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
-use domain::{error::PortError, key::KeyRecord};
+use domain::{
+    key::KeyRecord,
+    ports::{KeyLookup, Keys, PortError},
+};
 
 use super::{
     DynamoStore, SERVICE,
@@ -44,20 +47,23 @@ fn key_of(mut item: Item) -> Result<KeyRecord, PortError> {
     Ok(KeyRecord { unknown, ..key })
 }
 
-impl DynamoStore {
-    pub(super) async fn read_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
+impl KeyLookup for DynamoStore {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         self.get(by_id(id)).await?.map(key_of).transpose()
     }
+}
 
+impl Keys for DynamoStore {
     /// A key that cannot be read is left out and logged.
-    pub(super) async fn read_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let items = self.collection(KEYS, "").await?.into_iter();
         Ok(items
             .filter_map(|item| key_of(item).inspect_err(PortError::note_corrupt).ok())
             .collect())
     }
 
-    pub(super) async fn write_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
+    /// Conditional on the name and on the id being free.
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         let free = WriteCondition::absent;
         let writes = vec![
             self.put_key(by_id(&key.id), key, free())?,
@@ -66,12 +72,9 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// The old key stays under its id until it expires, if the new one says so.
-    pub(super) async fn replace_key(
-        &self,
-        old: &KeyRecord,
-        new: &KeyRecord,
-    ) -> Result<bool, PortError> {
+    /// Conditional on the old key being the current one of its name. The old key stays under its id
+    /// until it expires, if the new one says so.
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         // The previous keys change only together with the id, and the write is conditional on the
         // id.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
@@ -94,10 +97,10 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// Uses nothing of the record but its ids, so that a key that cannot be read can be revoked
+    /// Idempotent. Uses nothing of the record but its ids, so that a key that cannot be read can be revoked
     /// too. If a rotation happens meanwhile, it reads again; otherwise the rotated key would stay
     /// valid for ever, and no list would show it.
-    pub(super) async fn delete_key(&self, name: &str) -> Result<bool, PortError> {
+    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         for round in 0..AGAIN {
             let Some(item) = self.get(by_name(name)).await? else {
                 return Ok(false);
@@ -119,7 +122,9 @@ impl DynamoStore {
             format!("other writers keep changing the key '{name}'"),
         ))
     }
+}
 
+impl DynamoStore {
     fn put_key(
         &self,
         at: Key,

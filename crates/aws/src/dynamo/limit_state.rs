@@ -37,21 +37,22 @@ fn state_of(mut item: Item) -> LimitState {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_limit_state(
-        &self,
-        backlog: &LimitKey,
-    ) -> Result<LimitState, PortError> {
+    pub(super) async fn limit_state(&self, backlog: &LimitKey) -> Result<LimitState, PortError> {
         let item: Option<Item> = self.get(key(backlog)).await?;
         Ok(item.map(state_of).unwrap_or_default())
     }
 
-    pub(super) async fn write_limit_state(
+    pub(super) async fn set_limit_state(
         &self,
         backlog: &LimitKey,
         before: &LimitState,
-        after: &LimitState,
+        after: LimitState,
     ) -> Result<bool, PortError> {
-        let mut item = item_of(key(backlog), after, &after.unknown)?;
+        let after = LimitState {
+            revision: before.revision + 1,
+            ..after
+        };
+        let mut item = item_of(key(backlog), &after, &after.unknown)?;
         if !matches!(backlog, LimitKey::Pool(_)) {
             item.insert(
                 "expires".to_owned(),

@@ -209,7 +209,7 @@ impl DynamoStore {
         ))
     }
 
-    pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, PortError> {
+    pub(super) async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let counter = self.get(counter_key(key)).await?.unwrap_or_default();
         // A counter below zero is wrong. It then counts as if nothing were in use.
         Ok(Usage {
@@ -219,7 +219,7 @@ impl DynamoStore {
 
     /// Tries again if another caller changed the bucket meanwhile. In each such round some caller
     /// has got its tokens.
-    pub(super) async fn take(
+    pub(super) async fn take_tokens(
         &self,
         key: RateKey,
         rate: Rate,

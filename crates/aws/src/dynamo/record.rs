@@ -241,20 +241,24 @@ impl DynamoStore {
         }
     }
 
-    /// Replaces one version of a record by the next one, `after`, which has its new revision.
-    pub(super) async fn replace_one(
+    pub(super) async fn update(
         &self,
         before: &Execution,
-        after: &Execution,
+        after: Execution,
         admissions: &[Admission],
-    ) -> Result<(), UpdateError> {
-        self.replace_all(&[WriteStep::new(before, after, admissions)])
+    ) -> Result<Execution, UpdateError> {
+        let written = Execution {
+            revision: before.revision + 1,
+            ..after
+        };
+        self.replace_all(&[WriteStep::new(before, &written, admissions)])
             .await
             .pop()
             .unwrap_or(Err(UpdateError::Conflict))
+            .map(|()| written)
     }
 
-    /// Like `replace_one`, but leaves out what is counted apart from the records. `changes` are
+    /// Like `update`, but leaves out what is counted apart from the records. `changes` are
     /// those counted in the same transaction.
     pub(super) async fn replace(
         &self,
@@ -387,7 +391,7 @@ impl DynamoStore {
             .collect()
     }
 
-    pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+    pub(super) async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         let (request, state) = futures_util::future::try_join(
             self.get_settled(request_key(id)),
             self.get(state_key(id)),

@@ -1,6 +1,9 @@
 //! The records of secrets, which never contain a value.
 
-use domain::{ports::PortError, secret::SecretRecord};
+use domain::{
+    ports::{PortError, Secrets},
+    secret::SecretRecord,
+};
 
 use super::{
     DynamoStore,
@@ -22,11 +25,19 @@ fn secret_of(item: Item) -> Result<SecretRecord, PortError> {
     value_of(&what, item).map(|(secret, _)| secret)
 }
 
-impl DynamoStore {
-    pub(super) async fn read_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
+impl Secrets for DynamoStore {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         self.get(key(name)).await?.map(secret_of).transpose()
     }
 
+    fn how_to_set(&self, name: &str) -> String {
+        format!(
+            "it is not set in this stack; set it with `mycli secrets set {name}`, or leave it out"
+        )
+    }
+}
+
+impl DynamoStore {
     /// The record of every secret, by name, or why it cannot be read.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
 }
 
 impl DynamoStore {
-    pub(super) async fn opened(
+    pub(super) async fn open_submission(
         &self,
         by: &Principal,
         id: &str,
@@ -73,7 +73,7 @@ impl DynamoStore {
 
     /// Creates these executions. The first is created alone: the others find its notes in the
     /// directories.
-    pub(super) async fn create_each(
+    pub(super) async fn create_all(
         &self,
         executions: Vec<Execution>,
     ) -> Result<Vec<Created>, PortError> {

@@ -13,14 +13,14 @@ fn key() -> Key {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_bookmark(&self) -> Result<Option<Cursor>, PortError> {
+    pub(super) async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let item = self.get(key()).await?;
         let id = item.as_ref().and_then(|item| text_of(item, "at"));
         // If it cannot be read, the next sweep starts from the beginning.
         Ok(id.and_then(|id| id.parse().ok()).map(Cursor))
     }
 
-    pub(super) async fn write_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
+    pub(super) async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let Some(at) = at else {
             return self
                 .delete_if(key(), WriteCondition::new("attribute_exists(pk)", []))

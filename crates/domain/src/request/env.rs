@@ -120,16 +120,6 @@ impl Env {
         self.iter()
             .find_map(|(known, value)| (known.as_str() == name).then_some(value))
     }
-
-    /// Returns the number of variables.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl TryFrom<BTreeMap<EnvName, String>> for Env {

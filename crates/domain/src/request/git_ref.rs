@@ -91,21 +91,6 @@ impl GitRef {
             None => Ok(()),
         }
     }
-
-    /// Whether it can only be a full commit id: 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.
-    pub fn is_full_sha(&self) -> bool {
-        matches!(self.0.len(), 40 | 64) && self.is_hexadecimal()
-    }
-
-    /// Whether it may be a shortened commit id: 7 to 39 hexadecimal digits. A branch may have the
-    /// same name.
-    pub fn may_be_short_sha(&self) -> bool {
-        (7..40).contains(&self.0.len()) && self.is_hexadecimal()
-    }
-
-    fn is_hexadecimal(&self) -> bool {
-        self.0.bytes().all(|byte| byte.is_ascii_hexdigit())
-    }
 }
 
 fn broken_rule(text: &str) -> Option<RefRule> {
@@ -163,23 +148,6 @@ mod tests {
         ] {
             assert_eq!(text.parse::<GitRef>().unwrap().as_str(), text);
         }
-    }
-
-    #[test]
-    fn commits_are_known_by_their_shape() {
-        let shape = |text: &str| {
-            let reference: GitRef = text.parse().unwrap();
-            (reference.is_full_sha(), reference.may_be_short_sha())
-        };
-        assert_eq!(
-            shape("da39a3ee5e6b4b0d3255bfef95601890afd80709"),
-            (true, false)
-        );
-        assert_eq!(shape(&"a".repeat(64)), (true, false));
-        assert_eq!(shape("da39a3e"), (false, true));
-        assert_eq!(shape("da39a3"), (false, false));
-        assert_eq!(shape("da39a3x"), (false, false));
-        assert_eq!(shape(&"a".repeat(41)), (false, false));
     }
 
     #[test]

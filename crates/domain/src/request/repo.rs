@@ -144,11 +144,6 @@ impl RepoUrl {
         form(&self.0).map_or(RepoKind::Path, |form| form.kind)
     }
 
-    /// Whether git reaches it through ssh.
-    pub fn is_ssh(&self) -> bool {
-        matches!(self.kind(), RepoKind::Ssh | RepoKind::ScpLike)
-    }
-
     /// Returns its host; none for a directory of this machine.
     pub fn host(&self) -> Option<&str> {
         form(&self.0)
@@ -499,10 +494,6 @@ mod tests {
                 assert_eq!(
                     (repo.as_str(), repo.kind(), repo.host()),
                     (text, kind, Some(host))
-                );
-                assert_eq!(
-                    repo.is_ssh(),
-                    matches!(kind, RepoKind::Ssh | RepoKind::ScpLike)
                 );
                 assert_eq!(repo.local_path(), None);
             }

@@ -153,7 +153,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             if let Err(fault) = self.take_while_running(pieces).await {
                 tracing::debug!(
                     container_id = self.id,
-                    reason = plain(&fault),
+                    error = plain(&fault),
                     "the log's stream broke off"
                 );
             }

@@ -161,7 +161,11 @@ pub(super) fn reached(db: &Connection, backlog: &str, worker: &str) -> rusqlite:
 
 /// The worker that owns the oldest entry of a backlog that can be started; `None` if no entry is
 /// due.
-pub(crate) fn head(db: &Connection, backlog: &str, now: i64) -> rusqlite::Result<Option<String>> {
+pub(crate) fn owner_of_head(
+    db: &Connection,
+    backlog: &str,
+    now: i64,
+) -> rusqlite::Result<Option<String>> {
     db.prepare_cached(
         "SELECT pump FROM executions INDEXED BY executions_oldest
          WHERE line = ?1 AND (not_before IS NULL OR not_before <= ?2) ORDER BY id LIMIT 1",

@@ -84,7 +84,7 @@ pub(super) struct HistoryQuery {
 impl HistoryQuery {
     /// Newest first. Each condition has an index in this order, so a page of any age costs the
     /// same.
-    pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
+    pub(super) fn list(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
         let since = filter
             .since
             .map(|since| ExecutionId::new(first_milli(since), 0));
