@@ -106,7 +106,7 @@ fn queries() -> BTreeMap<String, String> {
     let sections = manual.split("\n### ").skip(1);
     let query = |section: &str| {
         let (heading, rest) = section.split_once('\n')?;
-        let (_, rest) = rest.split_once("\n```\n")?;
+        let (_, rest) = rest.split_once("\n```text\n")?;
         let (query, _) = rest.split_once("\n```")?;
         Some((heading.to_owned(), query.to_owned()))
     };
