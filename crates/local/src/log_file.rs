@@ -106,7 +106,7 @@ impl LogWriter {
 
 /// The length of the first part of `line`, with its newline if it comes that far; `None` while the
 /// part may still grow.
-fn next_part(line: &[u8]) -> Option<usize> {
+pub(crate) fn next_part(line: &[u8]) -> Option<usize> {
     let text = line.strip_suffix(b"\n");
     if text.unwrap_or(line).len() > PART_MAX {
         return Some(cut(line));

@@ -1,5 +1,7 @@
 //! How a command ends: by itself, by a signal, or by its timeout.
 
+use std::{os::unix::process::CommandExt as _, process::Command};
+
 use domain::marker::Marker;
 
 use super::stage::{Outcome, SHELLS, Shell, Stage};
@@ -142,6 +144,57 @@ fn its_time_is_over_for_the_whole_tree_where_there_is_no_proc() {
                 .env("MYCLI_TIMEOUT", "1")
                 .env("MYCLI_GRACE", "1");
             assert_timed_out(&stage.without_proc().play(), "7703");
+        }
+    }
+}
+
+/// A script that waits for its children and is told of a TERM after them takes their end for its
+/// own next step, and goes on. Under load the two signals were far enough apart.
+#[test]
+fn a_parent_is_signalled_before_its_children() {
+    let supervise = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../crates/domain/src/script/supervise.sh"
+    );
+    // Two shells and their two children; then each pid with its parent's, in the order of signals.
+    let text = format!(
+        r#"
+        mycli_setting_up=1 mycli_seen=''
+        . {supervise}
+        sh -c 'sh -c "sleep 7704 & wait" & sleep 7704 & wait' &
+        turns=0
+        while mycli_tree; set -- $mycli_alive; [ $# -lt 4 ] && [ $turns -lt 1000 ]; do
+            sleep 0.01
+            turns=$((turns + 1))
+        done
+        for pid; do echo "$pid $(/usr/bin/ps -o ppid= -p "$pid")"; done
+        kill -KILL $mycli_alive
+        "#
+    );
+    for shell in SHELLS {
+        let mut command = Command::new(shell.binary());
+        if shell == Shell::Busybox {
+            command.arg("sh");
+        }
+        let output = command.args(["-c", &text]).process_group(0).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let pairs: Vec<Vec<u32>> = said
+            .lines()
+            .map(|line| {
+                line.split_whitespace()
+                    .map(|n| n.parse().unwrap())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(pairs.len(), 4, "{shell:?}: {said}");
+        for (at, pair) in pairs.iter().enumerate() {
+            let later = pairs[at..].iter().any(|other| other[0] == pair[1]);
+            assert!(
+                !later,
+                "{shell:?}: {} comes before its parent: {said}",
+                pair[0]
+            );
         }
     }
 }

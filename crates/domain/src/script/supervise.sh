@@ -108,7 +108,8 @@ END
 }
 
 # Lists in mycli_alive who belongs to the command: as pid 1 everyone else; otherwise our process group, where it is ours, and all
-# descendants, also of those seen before (their parents may be gone by now). Zombies do not count.
+# descendants, also of those seen before (their parents may be gone by now). Zombies do not count. A parent comes before its children: a
+# script that is told after what it waits for would take that one's end for its own next step.
 mycli_tree() {
 	mycli_table='' mycli_alive=''
 	for mycli_stat in /proc/[0-9]*/stat; do
@@ -124,19 +125,29 @@ mycli_tree() {
 	[ -r /proc/self/stat ] || mycli_ask_ps
 	[ "$$" -ne 1 ] || mycli_own=any
 	[ "$mycli_own" = "$$" ] || [ "$mycli_own" = any ] || mycli_own=none
-	mycli_kin=" $$ $mycli_seen" mycli_grew=1
-	while [ -n "$mycli_grew" ]; do
+	mycli_kin=" $$ " mycli_by=parent
+	while :; do
 		mycli_grew='' mycli_left=$mycli_table mycli_table=''
 		while [ -n "$mycli_left" ]; do
 			mycli_entry=${mycli_left##* } mycli_left=${mycli_left% *}
 			mycli_pid=${mycli_entry%%:*} mycli_group=${mycli_entry##*:}
 			mycli_parent=${mycli_entry#*:} mycli_parent=${mycli_parent%:*}
-			case $mycli_own:$mycli_kin in
-			any:* | "$mycli_group":* | *" $mycli_parent "* | *" $mycli_pid "*)
-				mycli_grew=1 mycli_kin="$mycli_kin$mycli_pid " mycli_alive="$mycli_alive$mycli_pid " ;;
+			case $mycli_by:$mycli_own in
+			parent:*) mycli_list=$mycli_kin mycli_one=$mycli_parent ;;
+			*:any | *:"$mycli_group") mycli_list=$mycli_kin mycli_one=$$ ;;
+			*) mycli_list=" $mycli_seen" mycli_one=$mycli_pid ;;
+			esac
+			case $mycli_list in
+			*" $mycli_one "*) mycli_grew=1 mycli_kin="$mycli_kin$mycli_pid " mycli_alive="$mycli_alive$mycli_pid " ;;
 			*) mycli_table="$mycli_table $mycli_entry" ;;
 			esac
 		done
+		# Only when there are no more descendants, the rest, and then their descendants.
+		case $mycli_by:$mycli_grew in
+		parent:) mycli_by=rest ;;
+		rest:) break ;;
+		*) mycli_by=parent ;;
+		esac
 	done
 	mycli_seen=$mycli_alive
 }

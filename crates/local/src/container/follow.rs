@@ -214,7 +214,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         let mut pieces = pin!(log::read(
             &self.runner.docker,
             self.id,
-            Until::Now,
+            Until::End,
             self.taken
         ));
         while let Some(piece) = pieces.try_next().await? {
