@@ -4,8 +4,8 @@
 #   MYCLI_REPOSITORY=owner/name sh install.sh [--version X.Y.Z] [--to DIR]
 #
 # DIR (default ~/.local/bin) gets a folder mycli-X.Y.Z, which has the program and beside it the functions' code for `mycli init`, and a link `mycli` to
-# that program. An older folder stays, so that you can go back; remove it when no run of it is left. If DIR is named bin, the manual pages are linked
-# into share/man beside it. Needs curl or wget, tar, and a SHA-256 tool.
+# that program. An older folder stays, so that you can go back; remove it when no run of it is left. The manual pages are linked into
+# share/man beside DIR, if that can be. Needs curl or wget, tar, and a SHA-256 tool.
 # MYCLI_DOWNLOADS names another place that has a release's files, as a URL without a slash at its end.
 #
 # The sum shows that the download is whole. That it was built from the repository's source is what `gh attestation verify FILE --repo owner/name` shows.
@@ -136,13 +136,14 @@ mv "$fresh" "$to/mycli-$found"
 ln -s "mycli-$found/mycli" "$fresh.link"
 mv -f "$fresh.link" "$to/mycli"
 
-# man looks in share/man beside each bin of the PATH.
-if [ "${to##*/}" = bin ] && [ -d "$to/mycli-$found/man/man1" ]; then
-  pages=${to%/bin}/share/man/man1
-  mkdir -p "$pages"
+# man looks in share/man beside each bin of the PATH. A user's own folder gets a share only in the usual place.
+pages=${to%/bin}/share/man/man1
+if [ "${to##*/}" = bin ] && { [ -d "${to%/bin}/share" ] || [ "$to" = "${HOME:-}/.local/bin" ]; } && mkdir -p "$pages" 2>/dev/null && [ -w "$pages" ]; then
   for page in "$to/mycli-$found/man/man1"/*.1; do
     ln -sf "$page" "$pages/"
   done
+else
+  echo "the manual pages are in $to/mycli-$found/man"
 fi
 
 echo "installed mycli $found in $to"

@@ -34,9 +34,12 @@ fn main() -> ExitCode {
     local::keep_inherited_files();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
-    fail_as_a_whole(code);
     let level = cli.verb.log_level();
     let form = LogForm::of(level);
+    if form == LogForm::Json {
+        log::tell_panics();
+    }
+    fail_as_a_whole(code, form);
     let context = Context::new(cli.global, cli.verb.example(), form);
     let level = if context.global.verbose {
         LevelFilter::DEBUG
@@ -59,15 +62,17 @@ fn main() -> ExitCode {
 /// Makes a panic in any task end the whole process. Otherwise the other tasks would wait for that
 /// task for ever. Ending is safe: another process takes over what was under way, as after any
 /// sudden end.
-fn fail_as_a_whole(code: u8) {
+fn fail_as_a_whole(code: u8, form: LogForm) {
     let told = panic::take_hook();
     panic::set_hook(Box::new(move |fault| {
         told(fault);
-        // If standard error cannot be written, nothing else can be done.
-        _ = writeln!(
-            io::stderr(),
-            "mycli: this is a fault of mycli itself. No run is lost: `mycli status` shows yours."
-        );
+        if form == LogForm::Text {
+            // If standard error cannot be written, nothing else can be done.
+            _ = writeln!(
+                io::stderr(),
+                "mycli: this is a fault of mycli itself. No run is lost: `mycli status` shows yours."
+            );
+        }
         std::process::exit(code.into());
     }));
 }

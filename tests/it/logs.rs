@@ -4,17 +4,27 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::Write as _,
+    net::TcpStream,
     path::Path,
 };
 
-use domain::id::ExecutionId;
+use aws::system::System;
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
+use domain::{
+    id::ExecutionId,
+    message::Outgoing,
+    ports::{PortError, Queue},
+};
+use pipeline::{auth::Auth, submit::Submit};
 use serde_json::{Value, json};
 use shape::{log_fields, sources};
 use tests::{
     insights::{InsightsQuery, Row},
     logged,
+    memory::MemoryStore,
     sandbox::{Ran, Sandbox, Serve},
-    simulation::chaos,
+    simulation::{self, chaos},
     world,
 };
 
@@ -376,7 +386,11 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     );
 
     let heading = "How many executions did each principal submit, by hour?";
-    let submitted = ask(heading, &served.log, &[]);
+    let mut within_an_hour = served.log.clone();
+    for row in &mut within_an_hour {
+        row.insert("timestamp".into(), "2026-01-01T10:00:00.000000Z".into());
+    }
+    let submitted = ask(heading, &within_an_hour, &[]);
     let counts: BTreeSet<_> = submitted
         .iter()
         .map(|row| values(row, &["requests", "executions"]).to_string())
@@ -431,4 +445,99 @@ fn a_server_logs_json_from_its_start_to_its_end() {
     assert_eq!(log[0]["level"], "ERROR");
     let error = log[0]["error"].as_str().unwrap();
     assert!(error.contains("is not a loopback address"), "{error}");
+}
+
+/// A queue that takes nothing.
+struct Full;
+
+impl Queue for Full {
+    async fn send(&self, _: Vec<Outgoing>) -> Result<(), PortError> {
+        Err(PortError::unavailable("the queue", "it is full"))
+    }
+}
+
+/// What was recorded before the failure was accepted, and the sweep will start it.
+#[test]
+fn a_request_that_fails_half_way_is_audited_with_what_was_done() {
+    let store = MemoryStore::default();
+    let settings = simulation::settings(&simulation::account(7, 6));
+    let auth = Auth::default();
+    let submit = Submit {
+        store: &store,
+        keys: &store,
+        queue: &Full,
+        secrets: &store,
+        system: &System,
+        auth: &auth,
+        settings: &settings,
+    };
+    let post = |path: &str, body: Value| {
+        let mut request = ApiGatewayProxyRequest::default();
+        request.http_method = axum::http::Method::POST;
+        request.path = Some(path.into());
+        request.body = Some(body.to_string());
+        request
+    };
+    let lines =
+        json!({"submission_id": "many", "executions": [{"command": "a"}, {"command": "b"}]});
+    let requests = [
+        post("/execute", json!({"command": "true"})),
+        post("/executions/bulk", lines),
+    ];
+    let caller = tests::callers::caller("ci");
+    let log = rows(&logged::during(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        for request in &requests {
+            let response = runtime.block_on(submit.answer(&caller, request));
+            assert_eq!(response.status_code, 503);
+        }
+    }));
+    let audits: Vec<_> = log
+        .iter()
+        .filter(|row| row["message"] == "audit")
+        .map(|row| values(row, &["action", "target", "outcome", "code", "accepted"]))
+        .collect();
+    let expected = [
+        json!(["execute", null, "failed", "unavailable", 1]),
+        json!(["bulk", "many", "failed", "unavailable", 2]),
+    ];
+    assert_eq!(audits, expected);
+    let one = log.iter().find(|row| row["message"] == "audit").unwrap();
+    let id: ExecutionId = serde_json::from_value(one["execution_id"].clone()).unwrap();
+    let mut recorded = Vec::new();
+    store.for_each(|execution| recorded.push(execution.id.clone()));
+    assert!(
+        recorded.len() == 3 && recorded.contains(&id),
+        "{recorded:?}"
+    );
+}
+
+/// A request whose client goes away is either not taken, or carried out and audited.
+#[test]
+fn a_write_whose_client_went_away_is_not_done_without_an_audit_line() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let address = serve.endpoint.trim_start_matches("http://").to_owned();
+    for number in 0..10 {
+        let body = json!({"command": "true", "name": format!("run-{number}")}).to_string();
+        let request = format!(
+            "POST /execute HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            serve.key,
+            body.len()
+        );
+        let mut client = TcpStream::connect(&address).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+    }
+    // The end of the server waits for what it has taken.
+    let log = rows(&serve.stop().exits(0).err);
+    let ids = |values: Vec<Value>| -> BTreeSet<String> {
+        values.iter().map(ToString::to_string).collect()
+    };
+    let audited = log.iter().filter(|row| value(row, "action") == "execute");
+    let audited = ids(audited.map(|row| row["execution_id"].clone()).collect());
+    let history = sandbox.local(&["history", "-o", "json"]).json();
+    let runs = history["executions"].as_array().unwrap().iter();
+    let recorded = ids(runs.map(|run| run["execution_id"].clone()).collect());
+    assert_eq!(audited, recorded);
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use domain::request::{FieldError, Name};
 use serde_json::Value;
 
@@ -59,12 +59,13 @@ pub(crate) struct Bulk {
     /// command, as shell text
     #[arg(
         value_name = "FILE|COMMAND",
+        value_hint = ValueHint::AnyPath,
         required_unless_present = "argv",
         conflicts_with = "argv"
     )]
     what: Option<String>,
     /// With --map-over-…: a command whose words are kept as they are
-    #[arg(last = true, value_name = "ARGV")]
+    #[arg(last = true, value_name = "ARGV", value_hint = ValueHint::AnyPath)]
     argv: Vec<String>,
     /// Run the command once for each of these values, with the variable VALUE set to it
     #[arg(long, value_name = "VALUE", num_args = 1.., conflicts_with = "map_over_file")]

@@ -49,7 +49,7 @@ const OPEN: [ExecutionStatus; 4] = [
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CancelArgs {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
-    #[arg(required_unless_present = "group", conflicts_with = "group", add = values::runs())]
+    #[arg(required_unless_present = "group", conflicts_with = "group", add = values::open_runs())]
     id: Option<String>,
     /// Cancel all runs of this group that are not over
     #[arg(long, value_name = "NAME", add = values::groups())]

@@ -14,12 +14,13 @@ pub(crate) mod values;
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli completions bash > ~/.local/share/bash-completion/completions/mycli
-  echo 'source <(mycli completions zsh)' >> ~/.zshrc
-  mycli completions fish > ~/.config/fish/completions/mycli.fish
+  mycli completions bash     in ~/.bashrc:                  source <(mycli completions bash)
+  mycli completions zsh      in ~/.zshrc, below compinit:   source <(mycli completions zsh)
+  mycli completions fish     in ~/.config/fish/config.fish: mycli completions fish | source
 
 The ids of recent runs, groups, names of keys and stacks are completed too: mycli asks your
-stack for them, and gives up after a second.";
+stack for them, and gives up after a second. A script belongs to the mycli that printed it,
+so let the shell ask for it at each start, as above.";
 
 /// The name of the program, as it is on the user's path.
 const PROGRAM: &str = "mycli";

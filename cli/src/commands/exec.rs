@@ -1,6 +1,6 @@
 //! `mycli exec`: runs one command and exits with its exit code.
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::{
     client::Client,
@@ -40,12 +40,13 @@ pub(crate) struct Exec {
     /// Shell text, as one argument
     #[arg(
         value_name = "COMMAND",
+        value_hint = ValueHint::AnyPath,
         required_unless_present = "argv",
         conflicts_with = "argv"
     )]
     command: Vec<String>,
     /// A command whose words are kept as they are
-    #[arg(last = true, value_name = "ARGV")]
+    #[arg(last = true, value_name = "ARGV", value_hint = ValueHint::AnyPath)]
     argv: Vec<String>,
     #[command(flatten)]
     launch: LaunchFlags,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use domain::request::{MAX_PARALLEL_MAX, PRIORITY_MAX, RETRIES_MAX, SubmitRequest};
 
+use crate::commands::completions::values;
 use crate::request::{
     env_file::{self, EnvFileError, Variable},
     number::whole,
@@ -64,7 +65,7 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "NAME")]
     pub(crate) lock: Option<String>,
     /// Make the run a member of a group
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = values::groups())]
     pub(crate) group: Option<String>,
     /// Run at most N of the group at a time
     #[arg(long, value_name = "N", value_parser = whole(1..=i64::from(MAX_PARALLEL_MAX)))]

@@ -1,10 +1,15 @@
 //! The log of mycli's own process, on standard error. A server always has one; any other command
 //! has one with `--verbose`.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    panic,
+};
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::LevelFilter, layer::SubscriberExt as _,
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, FilterFn, LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
@@ -31,6 +36,24 @@ impl LogForm {
     }
 }
 
+/// Returns a filter without the libraries that log headers or the environment of a task, and so
+/// secrets. They are off whatever `MYCLI_LOG` says.
+fn open_handed() -> FilterFn {
+    filter_fn(|metadata| {
+        let secretive = ["aws_", "bollard", "h2", "hyper", "reqwest", "rustls"];
+        !secretive
+            .iter()
+            .any(|name| metadata.target().starts_with(name))
+    })
+}
+
+/// Makes a panic a line of a log of JSON, where the default would write text.
+pub(crate) fn tell_panics() {
+    panic::set_hook(Box::new(|fault| {
+        tracing::error!(error = %fault, "mycli panicked");
+    }));
+}
+
 /// Begins to log events from this level on: mycli's own, and none of libraries, which may log
 /// headers. `MYCLI_LOG` replaces both.
 pub(crate) fn begin(form: LogForm, level: LevelFilter, colored: bool) {
@@ -42,16 +65,7 @@ pub(crate) fn begin(form: LogForm, level: LevelFilter, colored: bool) {
             .boxed(),
     };
     let layer = match EnvFilter::try_from_env(variables::LOG) {
-        // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
-        // environment, and so its secrets.
-        Ok(filter) => layer
-            .with_filter(
-                ["bollard=off", "hyper=off", "aws_=off"]
-                    .into_iter()
-                    .flat_map(str::parse)
-                    .fold(filter, EnvFilter::add_directive),
-            )
-            .boxed(),
+        Ok(filter) => layer.with_filter(filter.and(open_handed())).boxed(),
         Err(_) => layer
             .with_filter(logging::filter(level, LevelFilter::OFF))
             .boxed(),

@@ -116,7 +116,7 @@ impl Screen {
 
     /// Writes a line of mycli's own to standard error.
     pub(crate) fn say(&self, text: &str) {
-        if self.logs_json() && tracing::enabled!(tracing::Level::INFO) {
+        if self.logs_json() {
             tracing::info!("{text}");
             return;
         }
@@ -126,6 +126,7 @@ impl Screen {
 
     /// Says why mycli failed, with one line for each field at fault.
     pub(crate) fn fail(&self, failure: &Failure) {
+        // With MYCLI_LOG=off there is no log, and somebody must be told why it ended.
         if self.logs_json() && tracing::enabled!(tracing::Level::ERROR) {
             let fields = failure.fields().iter().map(ToString::to_string);
             let error = std::iter::once(failure.to_string())

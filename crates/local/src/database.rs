@@ -340,6 +340,16 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a file that exists and has the newest schema, only to read it. Nothing is made, migrated or
+/// waited for. `None` if it cannot be read so.
+pub(crate) fn glance(path: &Path) -> Option<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).ok()?;
+    connection.pragma_update(None, "query_only", true).ok()?;
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    (version == Ok(SCHEMA_VERSION)).then_some(connection)
+}
+
 /// Replaces SQLite's own busy handler, which sleeps up to 100 ms at a time, far longer than another
 /// process's commit takes.
 fn wait_for_others(looks: i32) -> bool {

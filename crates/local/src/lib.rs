@@ -27,3 +27,4 @@ pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, Upkeep, prune,
 pub use process::keep_inherited_files;
 pub use remains::Remains;
 pub use server::serve;
+pub use store::latest;

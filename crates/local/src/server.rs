@@ -27,7 +27,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -48,7 +48,7 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 const SENT_WITHIN: Duration = Duration::from_secs(10);
 /// The most connections at once. Further ones wait. This is a quarter of the files that a process
 /// may have open.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: u32 = 256;
 /// How long a shutdown waits for requests in progress. Requests that wait for log lines are
 /// answered at once, so only a client that is slow to send needs this time.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
@@ -99,9 +99,12 @@ pub async fn serve(
     lock.announce(address)?;
     let (ending, ended) = watch::channel(false);
     ready(address);
-    let mut connections = JoinSet::new();
+    let (mut connections, room) = (
+        JoinSet::new(),
+        Arc::new(Semaphore::new(CONNECTIONS_MAX as usize)),
+    );
     tokio::select! {
-        () = accept(&listener, &machine, &ended, &mut connections) => {}
+        () = accept(&listener, &machine, &ended, &room, &mut connections) => {}
         () = shutdown => {}
     }
     drop(listener);
@@ -112,13 +115,8 @@ pub async fn serve(
     })
     .await;
     connections.shutdown().await;
-    // A request that writes goes on without its client.
-    let _either = timeout(ENDS_WITHIN, async {
-        while Arc::strong_count(&machine) > 1 {
-            tokio::time::sleep(BREATHER).await;
-        }
-    })
-    .await;
+    // A request that writes goes on without its client, and keeps its place until it is done.
+    let _all = room.acquire_many(CONNECTIONS_MAX).await;
     match Arc::into_inner(machine) {
         Some(machine) => machine.close().await,
         None => Ok(false),
@@ -181,17 +179,16 @@ async fn accept(
     listener: &TcpListener,
     machine: &Arc<Machine>,
     ended: &watch::Receiver<bool>,
+    room: &Arc<Semaphore>,
     connections: &mut JoinSet<()>,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+    while let Ok(place) = Arc::clone(room).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = converse(stream, Arc::clone(machine), ended.clone());
+                let connection = converse(stream, Arc::clone(machine), ended.clone(), place);
                 connections.spawn(async move {
                     // A client may disconnect at any time, which is no fault of the server.
                     let _gone = connection.await;
-                    drop(place);
                 });
             }
             Err(error) => {
@@ -208,10 +205,15 @@ async fn converse(
     stream: TcpStream,
     machine: Arc<Machine>,
     ended: watch::Receiver<bool>,
+    place: OwnedSemaphorePermit,
 ) -> hyper::Result<()> {
+    let place = Arc::new(place);
     let answers = service_fn(|request: hyper::Request<Incoming>| {
-        let (machine, ended) = (Arc::clone(&machine), ended.clone());
-        async move { Ok::<_, io::Error>(answer(&machine, ended, request.map(Body::new)).await) }
+        let (machine, ended, place) = (Arc::clone(&machine), ended.clone(), Arc::clone(&place));
+        async move {
+            let answered = answer(&machine, ended, &place, request.map(Body::new));
+            Ok::<_, io::Error>(answered.await)
+        }
     });
     let mut protocol = http1::Builder::new();
     protocol
@@ -230,6 +232,7 @@ async fn converse(
 async fn answer(
     machine: &Arc<Machine>,
     ended: watch::Receiver<bool>,
+    place: &Arc<OwnedSemaphorePermit>,
     request: Request,
 ) -> Response {
     let (head, mut body) = request.into_parts();
@@ -269,7 +272,7 @@ async fn answer(
     let mut changes = machine.changes();
     loop {
         changes.mark_unchanged();
-        let parts = machine::parts(routed(machine, &request).await);
+        let parts = machine::parts(routed(machine, place, &request).await);
         let over = tokio::time::Instant::now() >= until || *ended.borrow();
         if over || !is_idle(&parts) {
             let mut response = response(parts);
@@ -291,13 +294,20 @@ async fn answer(
 /// it has its audit line.
 async fn routed(
     machine: &Arc<Machine>,
+    place: &Arc<OwnedSemaphorePermit>,
     request: &ApiGatewayProxyRequest,
 ) -> ApiGatewayProxyResponse {
     if request.http_method == Method::GET {
         return machine.route(request, None).await;
     }
-    let (machine, request) = (Arc::clone(machine), request.clone());
-    let carried_out = tokio::spawn(async move { machine.route(&request, None).await });
+    let (machine, place, request) = (Arc::clone(machine), Arc::clone(place), request.clone());
+    let carried_out = tokio::spawn(async move {
+        let response = machine.route(&request, None).await;
+        // The end of the server waits for the place, and then needs the machine for itself.
+        drop(machine);
+        drop(place);
+        response
+    });
     carried_out.await.unwrap_or_else(|_| {
         let problem = Problem::new(503, "unavailable", "the server is ending");
         pipeline::http::problem(&problem)

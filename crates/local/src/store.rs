@@ -2,6 +2,8 @@
 //!
 //! Slow work is kept off the writer thread: the caller's side converts records to JSON and back.
 
+use std::path::Path;
+
 use domain::{
     Timestamp,
     ecs::{TaskArn, TaskId},
@@ -24,7 +26,7 @@ use domain::{
 use rusqlite::Connection;
 
 use crate::{
-    database::{Database, millis},
+    database::{self, Database, millis},
     failpoint, form,
     system::System,
 };
@@ -56,6 +58,17 @@ const MANY: usize = 64;
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
+}
+
+/// The latest executions in the history in this folder, newest first, without those that cannot be
+/// read. This takes no part in the machine's work: it makes nothing, takes nothing over, and waits
+/// for nobody. `None` if there is no history that can be read so.
+#[must_use]
+pub fn latest(dir: &Path, limit: u32) -> Option<Vec<Execution>> {
+    let db = database::glance(&dir.join("store.sqlite"))?;
+    let query = history::HistoryQuery::list(&Filter::default(), None, limit);
+    let page = columns::page(&query.run(&db).ok()?, limit);
+    Some(page.items.into_iter().filter_map(Result::ok).collect())
 }
 
 impl LocalStore {

@@ -88,8 +88,17 @@ fn each_command_has_a_manual_page() {
         let page = std::fs::read_to_string(folder.path().join(format!("{name}.1")));
         let page = page.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
-        assert!(page.contains("Examples:"), "{name}: {page}");
+        assert!(page.contains(".SH EXAMPLES\n.nf\nmycli "), "{name}: {page}");
     }
+    // A command can be copied from the page as it is.
+    let page = std::fs::read_to_string(folder.path().join("mycli-bulk.1")).unwrap();
+    let text = page.replace("\\-", "-");
+    assert!(
+        text.contains(
+            "mycli bulk jobs.jsonl --image node:22 --group nightly --max-parallel 20 --wait"
+        ),
+        "{text}"
+    );
     let hidden = folder.path().join("mycli-local-supervise.1");
     assert!(!hidden.exists());
 }

@@ -1,8 +1,12 @@
 //! What a shell completes: a script calls mycli at each TAB, which knows the user's runs.
 
-use std::process::Command;
+use std::{
+    net::TcpListener,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use tests::sandbox::{Ran, Running, Sandbox};
+use tests::sandbox::{Ran, Running, Sandbox, eventually, files};
 
 /// The candidates for these words, as fish asks for them: one on each line, with a description
 /// after a tab.
@@ -24,6 +28,13 @@ fn values(candidates: &[(String, String)]) -> Vec<&str> {
     candidates.iter().map(|(value, _)| value.as_str()).collect()
 }
 
+/// The same, once there are any: on a busy machine mycli may give up before the answer comes.
+fn some(command: impl Fn() -> Command, words: &[&str]) -> Vec<(String, String)> {
+    eventually("there are candidates", || {
+        Some(candidates(command(), words)).filter(|found| !found.is_empty())
+    })
+}
+
 #[test]
 fn the_ids_and_groups_of_the_user_s_runs_are_completed() {
     let sandbox = Sandbox::new();
@@ -32,8 +43,8 @@ fn the_ids_and_groups_of_the_user_s_runs_are_completed() {
         .as_str()
         .unwrap()
         .to_owned();
-    let complete = |words: &[&str]| candidates(sandbox.command(&[]), words);
-    for command in ["status", "logs", "wait", "cancel", "rerun"] {
+    let complete = |words: &[&str]| some(|| sandbox.command(&[]), words);
+    for command in ["status", "logs", "wait", "rerun"] {
         let found = complete(&["--local", command, "exec_"]);
         let expected = [(id.clone(), "SUCCEEDED: echo hello".to_owned())];
         assert_eq!(found, expected, "{command}");
@@ -41,8 +52,71 @@ fn the_ids_and_groups_of_the_user_s_runs_are_completed() {
     let groups = complete(&["--local", "history", "--group", ""]);
     let expected = [("nightly".to_owned(), "1 run lately".to_owned())];
     assert_eq!(groups, expected);
-    // The flag may come after what is completed, as far as the shell sends it.
+    // The flag may come after the command.
     assert_eq!(values(&complete(&["status", "--local", "exec_"])), [&id]);
+    let over = candidates(sandbox.command(&[]), &["--local", "cancel", "exec_"]);
+    assert_eq!(over, [], "nothing is left to cancel");
+}
+
+/// A TAB takes no part in the machine's work: it makes no history, and takes no work over from a
+/// process that died.
+#[test]
+fn a_tab_changes_nothing_on_this_machine() {
+    let sandbox = Sandbox::new();
+    let found = candidates(sandbox.command(&[]), &["--local", "status", "exec_"]);
+    assert_eq!(found, []);
+    assert!(!sandbox.store().exists());
+    let run = sandbox.start(&["--local", "exec", "--no-repo", "sleep 3600"]);
+    let id = eventually("it is recorded", || {
+        let found = candidates(sandbox.command(&[]), &["--local", "status", "exec_"]);
+        Some(found.first()?.0.clone())
+    });
+    run.signal(rustix::process::Signal::KILL);
+    drop(run.end());
+    let owners = || {
+        let mut owners = files(&sandbox.store().join("pumps"));
+        owners.sort();
+        owners
+    };
+    let before = owners();
+    let found = some(|| sandbox.command(&[]), &["--local", "status", "exec_"]);
+    assert_eq!(values(&found), [&id]);
+    assert_eq!(owners(), before);
+    let supervisors = sandbox
+        .processes()
+        .into_iter()
+        .filter(|process| process.shown().contains("supervise"));
+    assert_eq!(supervisors.count(), 0);
+}
+
+/// bash takes `--stack=team` for three words. The ids of another stack's runs are no candidates.
+#[test]
+fn a_stack_that_is_named_in_any_way_is_the_one_that_is_asked() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let ran = serve.run(&sandbox, &["exec", "--no-repo", "echo hello"]);
+    drop(ran.exits(0));
+    let set = |stack: &str, endpoint: &str| {
+        let set = ["--stack", stack, "config", "set", "endpoint", endpoint];
+        drop(sandbox.run(&set).exits(0));
+    };
+    set("main", &serve.endpoint);
+    set("team", "http://127.0.0.1:1");
+    drop(sandbox.run(&["config", "use", "main"]).exits(0));
+    let command = || {
+        let mut command = sandbox.command(&[]);
+        command.env("MYCLI_API_KEY", &serve.key);
+        command
+    };
+    assert_eq!(some(command, &["status", "exec_"]).len(), 1);
+    for words in [
+        &["--stack", "team", "status", "exec_"][..],
+        &["--stack=team", "status", "exec_"],
+        &["--stack", "=", "team", "status", "exec_"],
+        &["--stack", "NO STACK", "status", "exec_"],
+    ] {
+        assert_eq!(candidates(command(), words), [], "{words:?}");
+    }
 }
 
 #[test]
@@ -54,7 +128,7 @@ fn names_of_keys_and_stacks_are_completed() {
             .run(&sandbox, &["keys", "create", "ci", "--role", "submit"])
             .exits(0),
     );
-    let keys = candidates(serve.command(&sandbox, &[]), &["keys", "revoke", ""]);
+    let keys = some(|| serve.command(&sandbox, &[]), &["keys", "revoke", ""]);
     assert!(
         keys.contains(&("ci".to_owned(), "submit".to_owned())),
         "{keys:?}"
@@ -69,18 +143,36 @@ fn names_of_keys_and_stacks_are_completed() {
     assert_eq!(values(&found), ["team"]);
 }
 
-/// A TAB prints nothing but candidates, even where there is no stack to ask.
+/// A TAB prints nothing but candidates, and keeps nobody waiting for a stack that does not answer.
 #[test]
-fn without_a_stack_nothing_is_completed_and_nothing_is_said() {
+fn without_an_answer_nothing_is_completed_and_nothing_is_said() {
     let sandbox = Sandbox::new();
     let found = candidates(sandbox.command(&[]), &["status", "exec_"]);
     assert_eq!(found, []);
-    let gone = sandbox.command(&[]);
-    let found = candidates(
-        gone,
-        &["--endpoint", "http://127.0.0.1:1", "status", "exec_"],
-    );
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = sandbox.command(&[]);
+    command.env("MYCLI_API_KEY", format!("sk_live_{}", "a".repeat(64)));
+    let began = Instant::now();
+    let found = candidates(command, &["--endpoint", &endpoint, "status", "exec_"]);
     assert_eq!(found, []);
+    // A call would wait for half a minute.
+    assert!(began.elapsed() < Duration::from_secs(20), "it gives up");
+    assert!(silent.accept().is_ok(), "it did ask");
+}
+
+#[test]
+fn names_of_files_are_completed() {
+    let sandbox = Sandbox::new();
+    std::fs::write(sandbox.path("jobs.jsonl"), "").unwrap();
+    for words in [
+        &["bulk", "jo"][..],
+        &["exec", "--", "python", "jo"],
+        &["exec", "--env-file", "jo"],
+    ] {
+        let found = candidates(sandbox.command(&[]), words);
+        assert_eq!(values(&found), ["jobs.jsonl"], "{words:?}");
+    }
 }
 
 #[test]

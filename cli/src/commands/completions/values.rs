@@ -1,46 +1,85 @@
-//! The values that a shell completes. They are asked for at a TAB, so nothing here prints, and a
-//! failure means no candidates.
+//! The values that a shell completes. They are asked for at a TAB, so nothing here prints, changes
+//! anything, or keeps a person waiting. A failure means no candidates.
 
-use std::{collections::BTreeMap, env, ffi::OsString, time::Duration};
+use std::{collections::BTreeMap, env, ffi::OsString, sync::mpsc, thread, time::Duration};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use domain::{
     api::{ExecutionView, KeyView},
-    execution::ExecutionStatus,
+    execution::{Execution, ExecutionStatus},
 };
 
 use crate::{
     args::Cli,
     client::Client,
     config::context::{Context, Global},
+    local,
     terminal::{log::LogForm, screen::one_line},
 };
 
 /// How long a person at a terminal waits for a TAB without thinking that it hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How many of the latest runs are offered.
-const RUNS: &str = "50";
+const RUNS: u32 = 50;
 /// The width of a command beside its run.
 const WIDTH: usize = 40;
 
+/// A run that may be meant.
+struct LatestRun {
+    id: String,
+    status: ExecutionStatus,
+    /// Its name, or else its command.
+    title: String,
+    group: Option<String>,
+}
+
+impl From<ExecutionView> for LatestRun {
+    fn from(run: ExecutionView) -> Self {
+        Self {
+            id: run.execution_id.to_string(),
+            status: run.status,
+            title: run.request.name.unwrap_or(run.request.command),
+            group: run.request.group,
+        }
+    }
+}
+
+impl From<Execution> for LatestRun {
+    fn from(run: Execution) -> Self {
+        let title = run.request.name.as_ref().map(ToString::to_string);
+        Self {
+            id: run.id.to_string(),
+            status: run.status(),
+            title: title.unwrap_or_else(|| run.request.command.to_string()),
+            group: run.request.group.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
 /// The ids of the latest runs, with status and command.
 pub(crate) fn runs() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| latest().into_iter().map(candidate).collect())
+}
+
+/// The ids of the latest runs that are not over.
+pub(crate) fn open_runs() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let candidate = |run: ExecutionView| {
-            let command = run.request.name.as_ref().unwrap_or(&run.request.command);
-            let help = format!("{}: {}", run.status, one_line(command, WIDTH));
-            CompletionCandidate::new(run.execution_id.to_string()).help(Some(help.into()))
-        };
-        latest().into_iter().map(candidate).collect()
+        let open = latest().into_iter().filter(|run| !run.status.is_final());
+        open.map(candidate).collect()
     })
+}
+
+fn candidate(run: LatestRun) -> CompletionCandidate {
+    let help = format!("{}: {}", run.status, one_line(&run.title, WIDTH));
+    CompletionCandidate::new(run.id).help(Some(help.into()))
 }
 
 /// The groups of the latest runs, with the number of these.
 pub(crate) fn groups() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let mut groups: BTreeMap<String, usize> = BTreeMap::new();
-        for group in latest().into_iter().filter_map(|run| run.request.group) {
+        for group in latest().into_iter().filter_map(|run| run.group) {
             *groups.entry(group).or_default() += 1;
         }
         let candidate = |(group, count): (String, usize)| {
@@ -55,7 +94,12 @@ pub(crate) fn groups() -> ArgValueCandidates {
 /// The names of the keys, with their roles.
 pub(crate) fn keys() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let keys = ask(async |client| Some(client.keys().await.ok()?.value.keys));
+        let keys = in_time(|| {
+            let context = context().filter(|context| !context.global.local)?;
+            ask(&context, async |client| {
+                Some(client.keys().await.ok()?.value.keys)
+            })
+        });
         let candidate = |key: KeyView| {
             CompletionCandidate::new(key.name).help(Some(key.role.to_string().into()))
         };
@@ -66,12 +110,13 @@ pub(crate) fn keys() -> ArgValueCandidates {
 /// The stacks of the user's settings.
 pub(crate) fn stacks() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let names = context().and_then(|context| {
-            let settings = context.settings().ok()?;
-            Some(settings.stacks.keys().map(ToString::to_string).collect())
-        });
-        let names: Vec<String> = names.unwrap_or_default();
-        names.into_iter().map(CompletionCandidate::new).collect()
+        let settings = global([Cli::command().get_name().into()])
+            .map(|global| Context::new(global, "", LogForm::Text))
+            .and_then(|context| context.settings().ok());
+        let names = settings.into_iter().flat_map(|settings| settings.stacks);
+        names
+            .map(|(name, _)| CompletionCandidate::new(name.to_string()))
+            .collect()
     })
 }
 
@@ -84,39 +129,70 @@ pub(crate) fn statuses() -> ArgValueCandidates {
     })
 }
 
-fn latest() -> Vec<ExecutionView> {
-    let found = ask(async |client| {
-        let got = client.history(&[("limit", Some(RUNS))]).await.ok()?;
-        let runs = got.value.executions.into_iter();
-        Some(runs.filter_map(|listed| listed.run().cloned()).collect())
+/// The latest runs of the stack or the machine that the command line names.
+fn latest() -> Vec<LatestRun> {
+    let found = in_time(|| {
+        let context = context()?;
+        if context.global.local {
+            let runs = local::latest(&context.home.local().ok()?, RUNS)?;
+            return Some(runs.into_iter().map(LatestRun::from).collect());
+        }
+        let limit = RUNS.to_string();
+        ask(&context, async |client| {
+            let got = client.history(&[("limit", Some(&limit))]).await.ok()?;
+            let runs = got.value.executions.into_iter();
+            Some(
+                runs.filter_map(|listed| listed.run().cloned())
+                    .map(LatestRun::from)
+                    .collect(),
+            )
+        })
     });
     found.unwrap_or_default()
 }
 
-/// Asks the stack or the machine that the command line names.
-fn ask<T>(question: impl AsyncFnOnce(&Client) -> Option<T>) -> Option<T> {
-    let context = context()?;
+/// Asks a question, and gives up after [`PATIENCE`]. The question goes on in its own thread, because
+/// a look-up of a host's name cannot be cut short. The process ends soon anyway.
+fn in_time<T: Send + 'static>(question: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || sender.send(question()));
+    answer.recv_timeout(PATIENCE).ok()?
+}
+
+/// Asks the stack or the server that the context names.
+fn ask<T>(context: &Context, question: impl AsyncFnOnce(&Client) -> Option<T>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .ok()?;
-    let answer = async {
-        let client = context.client(false).await.ok()?;
-        let answer = question(&client).await;
-        client.close(&context.screen).await;
-        answer
-    };
-    runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, answer).await })
-        .ok()?
+    runtime.block_on(async { question(&context.client(false).await.ok()?).await })
 }
 
-/// The context of the command line that is being typed. The shell passes its words after `--`. A
-/// global flag whose value is not typed yet counts as not given.
+/// The context of the command line that is being typed. `None` if it names a stack or an endpoint
+/// that cannot be read: the runs of another one are no candidates.
 fn context() -> Option<Context> {
-    let words = env::args_os().skip_while(|word| word != "--").skip(1);
-    let global = global(words).or_else(|| global([Cli::command().get_name().into()]))?;
-    Some(Context::new(global, "", LogForm::Text))
+    let words = words(env::args_os());
+    let names = |flag: &str| words.iter().any(|word| word == flag);
+    let global = global(words.iter().cloned())?;
+    let is_lost = names("--stack") && global.stack.is_none()
+        || names("--endpoint") && global.endpoint.is_none();
+    (!is_lost).then(|| Context::new(global, "", LogForm::Text))
+}
+
+/// The words that are being typed, which the shell passes after `--`. bash takes `--stack=team` for
+/// three words.
+fn words(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    for word in arguments.skip_while(|word| word != "--").skip(1) {
+        match word.to_str().and_then(|word| word.split_once('=')) {
+            Some(("", "")) => {}
+            Some((flag, value)) if flag.starts_with("--") => {
+                words.extend([flag.into(), value.into()]);
+            }
+            _ => words.push(word),
+        }
+    }
+    words
 }
 
 fn global(words: impl IntoIterator<Item = OsString>) -> Option<Global> {
