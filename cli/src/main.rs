@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
@@ -30,7 +30,7 @@ mod terminal;
 mod variables;
 
 fn main() -> ExitCode {
-    commands::completions::answer_the_shell();
+    commands::completions::answer_the_shell(Cli::command);
     local::keep_inherited_files();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();

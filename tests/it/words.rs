@@ -1,9 +1,10 @@
 //! The words of the code are those of the design's dictionary, and each stands for one thing.
+//! Its modules can be read one after the other.
 
 use std::{collections::BTreeSet, path::Path};
 
 use shape::{
-    names,
+    circles, names,
     sources::{self, Source},
     words,
 };
@@ -42,4 +43,19 @@ fn no_type_name_stands_for_different_things_in_two_crates() {
     let shared = names::shared(&all()).expect("they are Rust");
     let names: BTreeSet<_> = shared.keys().map(String::as_str).collect();
     assert_eq!(names, SAME_THING.into(), "{shared:#?}");
+}
+
+/// Modules that import each other in a circle can only be read together.
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let sources = all();
+    let packages: BTreeSet<_> = sources
+        .iter()
+        .filter(|source| source.is_shipped)
+        .map(Source::package)
+        .collect();
+    for package in packages {
+        let circles = circles::of(package, &sources).expect("it is Rust");
+        assert!(circles.is_empty(), "{package}: {circles:#?}");
+    }
 }

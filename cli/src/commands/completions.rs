@@ -1,12 +1,11 @@
 //! `mycli completions`: completion scripts for shells. A script calls mycli back at each TAB, so
 //! that values are completed too: the ids of runs, groups, keys, stacks.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::{Shell, env::CompleteEnv, env::Shells};
 
 use crate::{
-    args::Cli, config::context::Context, exit, failure::Failure, terminal::output,
-    variables::COMPLETE,
+    config::context::Context, exit, failure::Failure, terminal::output, variables::COMPLETE,
 };
 
 pub(crate) mod values;
@@ -51,10 +50,10 @@ impl Completions {
     }
 }
 
-/// Answers the shell and ends the process, if a completion script called. Call this first, while
-/// there is only one thread.
-pub(crate) fn answer_the_shell() {
-    CompleteEnv::with_factory(Cli::command)
+/// Answers the shell and ends the process, if a completion script called. `mycli` is the whole
+/// command line. Call this first, while there is only one thread.
+pub(crate) fn answer_the_shell(mycli: fn() -> Command) {
+    CompleteEnv::with_factory(mycli)
         .var(COMPLETE)
         .bin(PROGRAM)
         .complete();

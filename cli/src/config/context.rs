@@ -9,9 +9,9 @@ use secrecy::SecretString;
 
 use crate::{
     client::{Client, Remote, is_address},
-    commands::completions::values,
     config::{
         home::Home,
+        known_stacks,
         settings::{ConfigFile, ProfileEntry, SettingsError},
     },
     failure::Failure,
@@ -40,7 +40,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
     /// The stack, of several [default: MYCLI_STACK, then `mycli config use`'s, then `default`]
-    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"], add = values::stacks())]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"], add = known_stacks::candidates())]
     pub(crate) stack: Option<StackName>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = OutputForm::Text, hide_possible_values = true, value_name = "text|json")]

@@ -54,6 +54,8 @@ fn the_ids_and_groups_of_the_user_s_runs_are_completed() {
     assert_eq!(groups, expected);
     // The flag may come after the command.
     assert_eq!(values(&complete(&["status", "--local", "exec_"])), [&id]);
+    let words = ["cancel", "--group", "x", "--local", "--group", ""];
+    assert_eq!(values(&complete(&words)), ["nightly"]);
     let over = candidates(sandbox.command(&[]), &["--local", "cancel", "exec_"]);
     assert_eq!(over, [], "nothing is left to cancel");
 }

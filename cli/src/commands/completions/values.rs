@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, env, ffi::OsString, sync::mpsc, thread, time::Duration};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, Args as _, Command, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use domain::{
     api::{ExecutionView, KeyView},
@@ -11,7 +11,6 @@ use domain::{
 };
 
 use crate::{
-    args::Cli,
     client::Client,
     config::context::{Context, Global},
     local,
@@ -107,19 +106,6 @@ pub(crate) fn keys() -> ArgValueCandidates {
     })
 }
 
-/// The stacks of the user's settings.
-pub(crate) fn stacks() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let settings = global([Cli::command().get_name().into()])
-            .map(|global| Context::new(global, "", LogForm::Text))
-            .and_then(|context| context.settings().ok());
-        let names = settings.into_iter().flat_map(|settings| settings.stacks);
-        names
-            .map(|(name, _)| CompletionCandidate::new(name.to_string()))
-            .collect()
-    })
-}
-
 /// The statuses of a run.
 pub(crate) fn statuses() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
@@ -173,7 +159,7 @@ fn ask<T>(context: &Context, question: impl AsyncFnOnce(&Client) -> Option<T>) -
 fn context() -> Option<Context> {
     let words = words(env::args_os());
     let names = |flag: &str| words.iter().any(|word| word == flag);
-    let global = global(words.iter().cloned())?;
+    let global = global(&words)?;
     let is_lost = names("--stack") && global.stack.is_none()
         || names("--endpoint") && global.endpoint.is_none();
     (!is_lost).then(|| Context::new(global, "", LogForm::Text))
@@ -195,8 +181,23 @@ fn words(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     words
 }
 
-fn global(words: impl IntoIterator<Item = OsString>) -> Option<Global> {
-    let command = Cli::command().ignore_errors(true);
-    let matches = command.try_get_matches_from(words).ok()?;
+/// The global flags among these words, wherever they stand before a `--`.
+fn global(words: &[OsString]) -> Option<Global> {
+    let command = Global::augment_args(Command::new("mycli")).ignore_errors(true);
+    let mut kept = vec![OsString::from("mycli")];
+    let mut words = words.iter().take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        let is_named = |flag: &&Arg| {
+            flag.get_long()
+                .is_some_and(|name| *word == *format!("--{name}"))
+        };
+        if let Some(flag) = command.get_arguments().find(is_named) {
+            kept.push(word.clone());
+            if flag.get_action().takes_values() {
+                kept.extend(words.next().cloned());
+            }
+        }
+    }
+    let matches = command.try_get_matches_from(kept).ok()?;
     Global::from_arg_matches(&matches).ok()
 }
