@@ -9,7 +9,12 @@ engine=tests/images/engine.sh
 emulator=tests/emulator.sh
 
 export MYCLI_TESTS_CACHE=$cache # Where just, too, then looks.
+# The setup waits for downloads most of the time, so the build goes on beside it. If the build fails, `just check` fails again and says why.
+cargo build --workspace --all-targets --locked >/dev/null 2>&1 &
+builder=$!
+trap 'kill "$builder" 2>/dev/null || true' EXIT
 tests/setup.sh
+wait "$builder" || true
 # An engine or emulator that runs already belongs to somebody else's test run in this clone.
 ours=()
 $engine running || ours+=("$engine")
