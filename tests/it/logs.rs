@@ -456,7 +456,7 @@ impl Queue for Full {
     }
 }
 
-/// What was recorded before the failure was accepted, and the sweep will start it.
+/// The records written before the failure were accepted, and the sweep will start them.
 #[test]
 fn a_request_that_fails_half_way_is_audited_with_what_was_done() {
     let store = MemoryStore::default();

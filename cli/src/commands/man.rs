@@ -63,8 +63,8 @@ fn page(command: &Command, name: &str) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The text after a command's help as sections of a page. Indented lines are examples, and keep their
-/// columns; the others are filled.
+/// The text after a command's help as sections of a page. Indented lines are examples, and keep
+/// their columns; the others are filled.
 fn examples(text: &str) -> String {
     let mut roff = String::from(".SH EXAMPLES\n");
     let mut is_example = false;

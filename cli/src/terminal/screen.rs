@@ -52,8 +52,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Screen {
-    /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does. Beside a log of JSON,
-    /// mycli's own messages are log lines too.
+    /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does. Beside a log of
+    /// JSON, mycli's own messages are log lines too.
     pub(crate) fn new(plain: bool, log: LogForm) -> Self {
         let forbidden = plain || std::env::var_os(NO_COLOR).is_some_and(|value| !value.is_empty());
         Self {

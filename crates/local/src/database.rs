@@ -340,8 +340,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Opens a file that exists and has the newest schema, only to read it. Nothing is made, migrated or
-/// waited for. `None` if it cannot be read so.
+/// Opens a file that exists and has the newest schema, only to read it. Nothing is made, migrated
+/// or waited for. `None` if it cannot be read so.
 pub(crate) fn glance(path: &Path) -> Option<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).ok()?;

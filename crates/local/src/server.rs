@@ -37,8 +37,8 @@ use crate::{
     machine::{self, Machine, OpenError, Options},
 };
 
-/// The header of a response with the request's id, as API Gateway names it. The server's log has the
-/// same id.
+/// The header of a response with the request's id, as API Gateway names it. The server's log has
+/// the same id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 /// The longest time that a request for a log waits for new lines. API Gateway's own limit is 29 s
 /// (AWS-FACTS §7).

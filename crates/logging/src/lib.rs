@@ -81,8 +81,8 @@ fn of_lambda(level: &str) -> LevelFilter {
     }
 }
 
-/// Returns the span of one invocation of a function that no HTTP request causes. `request_id` is the
-/// invocation's, as in Lambda's own lines.
+/// Returns the span of one invocation of a function that no HTTP request causes. `request_id` is
+/// the invocation's, as in Lambda's own lines.
 #[must_use]
 pub fn invocation(request_id: &str) -> tracing::Span {
     tracing::error_span!("invocation", request_id)

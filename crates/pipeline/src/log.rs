@@ -14,8 +14,9 @@ use tracing::{
 
 /// Returns the span around the handling of an HTTP request. Each line within it has the request's
 /// id, which API Gateway also writes into its access log and returns to the caller in the header
-/// `x-amzn-requestid`. A caller may choose that id (API Gateway developer guide, `x-amzn-requestid`),
-/// so it proves nothing. Once the caller is known ([`note_caller`]), each line has the principal too.
+/// `x-amzn-requestid`. A caller may choose that id (API Gateway developer guide,
+/// `x-amzn-requestid`), so it proves nothing. Once the caller is known ([`note_caller`]), each line
+/// has the principal too.
 pub(crate) fn request(request: &ApiGatewayProxyRequest) -> Span {
     let request_id = request.request_context.request_id.as_deref();
     // The level of errors, so that a warning within it has its fields at any level of the log.

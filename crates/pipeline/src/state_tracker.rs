@@ -225,13 +225,22 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
         let advanced = advance(self.store, self.queue, now, attempt.execution(), seen).await;
         let Some(execution) = passed_over(advanced)? else {
-            tracing::debug!(execution_id = %attempt.execution(), attempt = attempt.number(), "an event of a task that is not on record here");
+            tracing::debug!(
+                execution_id = %attempt.execution(),
+                attempt = attempt.number(),
+                "an event of a task that is not on record here"
+            );
             return Ok(());
         };
         if let Observation::Task(task) = observation
             && execution.is_stray(attempt.number(), task)
         {
-            tracing::warn!(execution_id = %attempt.execution(), attempt = attempt.number(), task_id = %task.task_arn.id(), "a task that is not wanted is stopped");
+            tracing::warn!(
+                execution_id = %attempt.execution(),
+                attempt = attempt.number(),
+                task_id = %task.task_arn.id(),
+                "a task that is not wanted is stopped"
+            );
             self.tasks
                 .stop_task(&task.task_arn, &execution.stop_reason())
                 .await?;

@@ -1,4 +1,4 @@
-//! What a shell completes: a script calls mycli at each TAB, which knows the user's runs.
+//! Completions in a shell: a script calls mycli at each TAB, and mycli knows the user's runs.
 
 use std::{
     net::TcpListener,

@@ -137,8 +137,8 @@ fn latest() -> Vec<LatestRun> {
     found.unwrap_or_default()
 }
 
-/// Asks a question, and gives up after [`PATIENCE`]. The question goes on in its own thread, because
-/// a look-up of a host's name cannot be cut short. The process ends soon anyway.
+/// Asks a question, and gives up after [`PATIENCE`]. The question goes on in its own thread,
+/// because a look-up of a host's name cannot be cut short. The process ends soon anyway.
 fn in_time<T: Send + 'static>(question: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
     let (sender, answer) = mpsc::channel();
     thread::spawn(move || sender.send(question()));

@@ -97,9 +97,9 @@ impl Keys for DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// Idempotent. Uses nothing of the record but its ids, so that a key that cannot be read can be revoked
-    /// too. If a rotation happens meanwhile, it reads again; otherwise the rotated key would stay
-    /// valid for ever, and no list would show it.
+    /// Idempotent. Uses nothing of the record but its ids, so that a key that cannot be read can be
+    /// revoked too. If a rotation happens meanwhile, it reads again; otherwise the rotated key
+    /// would stay valid for ever, and no list would show it.
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         for round in 0..AGAIN {
             let Some(item) = self.get(by_name(name)).await? else {

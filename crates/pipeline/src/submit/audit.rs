@@ -30,7 +30,7 @@ pub(super) struct AuditFacts {
 }
 
 impl AuditFacts {
-    /// What the path of the request tells.
+    /// Returns the facts in the path of the request.
     pub(super) fn of(route: &Route) -> Self {
         let target = match route {
             Route::Cancel(text)
@@ -71,8 +71,8 @@ impl AuditFacts {
     /// Writes the audit line. The caller's principal and the request's id come from the span of the
     /// request ([`crate::log::request`]).
     ///
-    /// A caller without a valid key gets no audit line: it cannot change anything, and anybody could
-    /// fill the log. API Gateway's access log has those requests.
+    /// A caller without a valid key gets no audit line: it cannot change anything, and anybody
+    /// could fill the log. API Gateway's access log has those requests.
     pub(super) fn write(&self, caller: &Caller, route: &Route, problem: Option<&Problem>) {
         let Some(action) = action(route) else {
             return;
