@@ -17,6 +17,9 @@ use http::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tracing::Instrument as _;
+
+use crate::log;
 
 /// Seconds after which a client may ask again when a service did not answer. It is the least that
 /// `Retry-After` can name, which has whole seconds.
@@ -395,10 +398,19 @@ pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     response
 }
 
+/// Carries out the work of a request within the request's span, and makes an answer of a problem.
+pub(crate) async fn answered(
+    request: &ApiGatewayProxyRequest,
+    work: impl Future<Output = Result<ApiGatewayProxyResponse, Problem>>,
+) -> ApiGatewayProxyResponse {
+    work.instrument(log::request(request))
+        .await
+        .unwrap_or_else(|problem| refusal(request, &problem))
+}
+
 /// Returns the answer to a refused request. For a method that the path does not take, it lists the
 /// methods that the path takes (RFC 9110, section 15.5.6).
-#[must_use]
-pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
+fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
     let mut response = problem(of);
     if of.status == 405
         && let Ok(methods) = HeaderValue::from_str(&methods(&Route::at(request)))

@@ -27,7 +27,6 @@ use domain::{
     settings::Settings,
     stored,
 };
-use tracing::Instrument as _;
 
 use crate::{
     auth::{self, Auth},
@@ -81,13 +80,12 @@ struct Part {
 impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        let answered = async {
-            match self.auth.admit(request, self.keys, self.system.now()).await {
-                Ok(caller) => self.answered(&caller, request).await,
-                Err(problem) => http::problem(&problem),
-            }
+        let work = async {
+            let now = self.system.now();
+            let caller = self.auth.admit(request, self.keys, now).await?;
+            self.route(&caller, request).await
         };
-        answered.instrument(log::request(request)).await
+        http::answered(request, work).await
     }
 
     /// Answers a request of a caller already known.
@@ -96,20 +94,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> ApiGatewayProxyResponse {
-        self.answered(caller, request)
-            .instrument(log::request(request))
-            .await
-    }
-
-    async fn answered(
-        &self,
-        caller: &Caller,
-        request: &ApiGatewayProxyRequest,
-    ) -> ApiGatewayProxyResponse {
-        log::note_caller(caller);
-        self.route(caller, request)
-            .await
-            .unwrap_or_else(|problem| http::refusal(request, &problem))
+        http::answered(request, self.route(caller, request)).await
     }
 
     async fn route(
@@ -117,6 +102,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
+        log::note_caller(caller);
         let route = Route::of(request)?;
         auth::require(caller, route.role())?;
         match route {

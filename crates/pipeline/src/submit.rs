@@ -17,7 +17,6 @@ use domain::{
     transition::CancelDecision,
 };
 use serde::{Deserialize, Serialize};
-use tracing::Instrument as _;
 
 use crate::{
     advance::{Changed, advance_from},
@@ -96,13 +95,12 @@ struct NewKeyAnswer<'a> {
 impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        let answered = async {
-            match self.auth.admit(request, self.keys, self.system.now()).await {
-                Ok(caller) => self.answered(&caller, request).await,
-                Err(problem) => http::problem(&problem),
-            }
+        let work = async {
+            let now = self.system.now();
+            let caller = self.auth.admit(request, self.keys, now).await?;
+            self.audited(&caller, request).await
         };
-        answered.instrument(log::request(request)).await
+        http::answered(request, work).await
     }
 
     /// Answers a request of a caller already known.
@@ -111,27 +109,21 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> ApiGatewayProxyResponse {
-        self.answered(caller, request)
-            .instrument(log::request(request))
-            .await
+        http::answered(request, self.audited(caller, request)).await
     }
 
-    async fn answered(
+    /// Carries out a request, and writes its audit line.
+    async fn audited(
         &self,
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
-    ) -> ApiGatewayProxyResponse {
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         log::note_caller(caller);
-        let outcome = match Route::of(request) {
-            Ok(route) => {
-                let mut facts = AuditFacts::of(&route);
-                let outcome = self.route(caller, &route, request, &mut facts).await;
-                facts.write(caller, &route, outcome.as_ref().err());
-                outcome
-            }
-            Err(problem) => Err(problem),
-        };
-        outcome.unwrap_or_else(|problem| http::refusal(request, &problem))
+        let route = Route::of(request)?;
+        let mut facts = AuditFacts::of(&route);
+        let outcome = self.route(caller, &route, request, &mut facts).await;
+        facts.write(caller, &route, outcome.as_ref().err());
+        outcome
     }
 
     async fn route(
