@@ -28,5 +28,6 @@ END
 chmod 755 "$tools/cc" "$tools/ar"
 packages=()
 for package in "${@:-local}"; do packages+=(--package "$package"); done
-CC_aarch64_apple_darwin=$tools/cc AR_aarch64_apple_darwin=$tools/ar SDKROOT=$tools \
+# Nothing is linked, so the program for tasks, which mycli carries, may be an empty file.
+MYCLI_RUNNER=/dev/null CC_aarch64_apple_darwin=$tools/cc AR_aarch64_apple_darwin=$tools/ar SDKROOT=$tools \
   cargo check --locked --target "$target" "${packages[@]}"

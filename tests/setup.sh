@@ -36,7 +36,7 @@ PACKAGES=(
   bash dash git openssh-client openssh-server procps
   faketime patch make jq
   dpkg-dev apt-utils
-  gcc libc6-dev
+  gcc libc6-dev binutils openssl
   shellcheck
 )
 BENCH_PACKAGES=(curl munge slurm-wlm)

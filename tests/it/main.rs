@@ -20,6 +20,7 @@ mod launchers;
 mod logs;
 mod property;
 mod rerun;
+mod runner;
 mod script;
 mod simulation;
 mod stack;

@@ -15,6 +15,7 @@ pub mod queue;
 mod remains;
 mod removal;
 pub mod runner;
+pub mod runner_program;
 pub mod secrets;
 pub mod server;
 pub mod store;

@@ -11,6 +11,7 @@ const PRIVATE: Habits = Habits {
     silent: false,
     first: &[],
     plain: false,
+    elsewhere: None,
 };
 
 #[test]

@@ -93,6 +93,11 @@ impl Origin {
         self.root.path().join("project.git")
     }
 
+    /// The folder that the repository is in. A server serves all that is there.
+    pub(crate) fn folder(&self) -> &Path {
+        self.root.path()
+    }
+
     pub(crate) fn commit(&self, name: &str) -> String {
         git(&self.path(), &["rev-parse", &format!("{name}^{{commit}}")])
     }
@@ -115,6 +120,8 @@ pub(crate) struct Habits {
     pub(crate) first: &'static [u16],
     /// Whether it serves the repository's files as they are, without knowing git.
     pub(crate) plain: bool,
+    /// The beginning of the URL to which it redirects everything.
+    pub(crate) elsewhere: Option<&'static str>,
 }
 
 /// How many requests a server of plain files answers. The limit ends a storm of git processes soon
@@ -144,7 +151,11 @@ struct Behind {
 
 impl HttpServer {
     pub(crate) fn new(habits: Habits) -> Self {
-        let origin = Origin::new();
+        Self::of(Origin::new(), habits)
+    }
+
+    /// A server of this repository.
+    pub(crate) fn of(origin: Origin, habits: Habits) -> Self {
         if habits.plain {
             git(&origin.path(), &["update-server-info"]);
         }
@@ -187,7 +198,12 @@ impl HttpServer {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/project.git", self.address)
+        self.url_of("project.git")
+    }
+
+    /// The URL of a repository beside the origin.
+    pub(crate) fn url_of(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
     }
 }
 
@@ -226,6 +242,13 @@ async fn serve(
         && given != Some(format!("Basic {}", BASE64_STANDARD.encode(login)))
     {
         return refusal(StatusCode::UNAUTHORIZED);
+    }
+    if let Some(elsewhere) = habits.elsewhere {
+        return Response::builder()
+            .status(StatusCode::FOUND)
+            .header(header::LOCATION, format!("{elsewhere}{uri}"))
+            .body(Body::empty())
+            .unwrap();
     }
     if habits.plain {
         let file = fs::read(root.join(uri.path().trim_start_matches('/'))).ok();
@@ -310,6 +333,24 @@ fn backend(
         .unwrap()
 }
 
+/// Further keys that the server accepts: their names, and how they are made.
+pub(crate) const KINDS_OF_KEYS: [(&str, &[&str]); 4] = [
+    ("ecdsa", &["-t", "ecdsa"]),
+    ("rsa", &["-t", "rsa"]),
+    ("rsa-pem", &["-t", "rsa", "-m", "PEM"]),
+    ("ecdsa-pem", &["-t", "ecdsa", "-m", "PEM"]),
+];
+
+fn make_key(file: &Path, kind: &[&str]) {
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-C", ""])
+        .args(kind)
+        .arg("-f")
+        .arg(file)
+        .status();
+    assert!(made.expect("ssh-keygen").success());
+}
+
 /// A real sshd with one process per connection. Its only user is the one who runs the tests.
 pub(crate) struct SshServer {
     pub(crate) origin: Origin,
@@ -328,16 +369,20 @@ impl SshServer {
     pub(crate) fn that_drops(count: usize) -> Self {
         let keys = tempfile::tempdir().unwrap();
         for name in ["host", "user", "other"] {
-            let file = keys.path().join(name);
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
-                .arg(file)
-                .status();
-            assert!(made.expect("ssh-keygen").success());
+            make_key(&keys.path().join(name), &["-t", "ed25519"]);
         }
+        for (name, kind) in KINDS_OF_KEYS {
+            make_key(&keys.path().join(name), kind);
+        }
+        let accepted: String = ["user"]
+            .into_iter()
+            .chain(KINDS_OF_KEYS.map(|(name, _)| name))
+            .map(|name| fs::read_to_string(keys.path().join(format!("{name}.pub"))).unwrap())
+            .collect();
+        fs::write(keys.path().join("accepted"), accepted).unwrap();
         let config = keys.path().join("sshd_config");
         let text = format!(
-            "HostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+            "AcceptEnv GIT_PROTOCOL\nHostKey {0}/host\nAuthorizedKeysFile {0}/accepted\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\n",
             keys.path().display()
         );

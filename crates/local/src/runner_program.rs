@@ -1,0 +1,60 @@
+//! The program that runs inside tasks, as mycli carries it.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+/// The program, for the system and the processor that mycli was built for.
+pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mycli-runner"));
+
+/// Puts the program into a folder, under a name that its content decides. It is left alone if it is
+/// there already, since other processes may be running it.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn install(folder: &Path) -> io::Result<PathBuf> {
+    let digest = hex::encode(&Sha256::digest(PROGRAM)[..8]);
+    let path = folder.join(format!("mycli-runner-{digest}"));
+    let is_whole = |metadata: &fs::Metadata| metadata.len() == PROGRAM.len() as u64;
+    if fs::metadata(&path).as_ref().is_ok_and(is_whole) {
+        return Ok(path);
+    }
+    fs::create_dir_all(folder)?;
+    // Under another name until it is whole: another mycli may do the same at this moment.
+    let draft = folder.join(format!("mycli-runner-{digest}.{}", std::process::id()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o755)
+        .open(&draft)
+        .and_then(|mut file| file.write_all(PROGRAM))
+        .and_then(|()| fs::rename(&draft, &path));
+    if written.is_err() {
+        let _gone = fs::remove_file(&draft);
+    }
+    written.map(|()| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_put_down_once_and_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = install(folder.path()).expect("it is written");
+        assert_eq!(install(folder.path()).expect("it is there"), path);
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+        let said = std::process::Command::new(path)
+            .arg("--version")
+            .output()
+            .expect("it runs");
+        assert!(said.status.success(), "{said:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The program inside a task. `fetch` gets the repository, `run` supervises the command. It is one
+//! static file that needs nothing of the image that it runs in.
+//!
+//! Without the feature `program` this library has only what mycli needs in order to talk to the
+//! program.
+
+#[cfg(feature = "program")]
+pub mod fetch;
+pub mod order;

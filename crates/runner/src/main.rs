@@ -1,0 +1,62 @@
+//! `mycli-runner`: the program inside a task.
+
+use std::{
+    io::{self, Read as _},
+    process::ExitCode,
+};
+
+use runner::{
+    fetch::{self, check_out},
+    order::{FetchOrder, FetchOutcome},
+};
+
+/// What the program can be told to do.
+const USAGE: &str = "usage: mycli-runner fetch | --version";
+
+fn main() -> ExitCode {
+    let subcommand = std::env::args().nth(1).unwrap_or_default();
+    let done = match subcommand.as_str() {
+        "fetch" => fetch_here(),
+        fetch::CHILD => read_order().and_then(|order| fetch::fetch_once(&order)),
+        fetch::CREDENTIAL => fetch::credential_helper(&std::env::args().nth(2).unwrap_or_default()),
+        "--version" => {
+            tell(concat!("mycli-runner ", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        _ => Err(io::Error::other(USAGE)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("mycli: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a program's messages")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Reads an order from stdin: it holds credentials, which arguments and variables would show.
+fn read_order() -> io::Result<FetchOrder> {
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text)?;
+    // The error may quote the order.
+    serde_json::from_slice(&text).map_err(|_| io::Error::other("stdin holds no order to fetch"))
+}
+
+/// Fetches and checks out as the order on stdin says. Notes go to stderr, and what became of it to
+/// stdout.
+fn fetch_here() -> io::Result<()> {
+    let order = read_order()?;
+    let fetched = fetch::fetch_in_child(&order, &mut io::stderr());
+    let done = fetched.and_then(|fetched| check_out(&order.into).map(|_| fetched));
+    let outcome = match done {
+        Ok(fetched) => FetchOutcome::Done(fetched),
+        Err(fault) => FetchOutcome::Failed(fault),
+    };
+    serde_json::to_writer(io::stdout(), &outcome)?;
+    Ok(())
+}

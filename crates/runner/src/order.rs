@@ -1,0 +1,189 @@
+//! What mycli tells the program, and what the program tells mycli. Both sides use these types.
+
+use std::{fmt, num::NonZeroU32, path::PathBuf};
+
+use domain::{
+    git::GitHost,
+    request::{GitRef, RepoUrl},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// What to fetch, and how.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchOrder {
+    /// The repository.
+    pub repo: RepoUrl,
+    /// The branch, tag or commit; the remote's default branch if there is none.
+    #[serde(default)]
+    pub reference: Option<GitRef>,
+    /// How many commits of the history; all of it, with all branches and tags, if there is no
+    /// number.
+    #[serde(default)]
+    pub depth: Option<NonZeroU32>,
+    /// The folder to make. Only `.git` is made in it.
+    pub into: PathBuf,
+    /// Whether the submodules are fetched too, and theirs.
+    #[serde(default)]
+    pub submodules: bool,
+    /// Whether the large files (Git LFS) are fetched too.
+    #[serde(default)]
+    pub lfs: bool,
+    /// The credentials, each for its hosts.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// The host keys that are trusted, as lines of a `known_hosts` file.
+    #[serde(default)]
+    pub known_hosts: String,
+    /// The settings for reaching servers.
+    #[serde(default)]
+    pub network: NetworkSettings,
+    /// What speaks git's protocol.
+    #[serde(default)]
+    pub git: GitProgram,
+}
+
+/// What speaks git's protocol with a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitProgram {
+    /// Our library.
+    #[default]
+    Library,
+    /// Real git, as it is installed where the fetch runs.
+    System,
+}
+
+impl FetchOrder {
+    /// The order as JSON, with its credentials: only for a pipe to the process that carries it out.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// The settings for reaching servers.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkSettings {
+    /// Further certificates of authorities to trust, in PEM form.
+    pub authorities: Option<String>,
+    /// The proxy for `https://`, as a URL.
+    pub https_proxy: Option<String>,
+    /// The proxy for `http://`, as a URL.
+    pub http_proxy: Option<String>,
+    /// The hosts that are reached without a proxy, separated by commas.
+    pub no_proxy: Option<String>,
+    /// How many seconds no byte may come from a server that is waited for; 60 if it is not set.
+    pub silence_seconds: Option<u32>,
+}
+
+/// A credential and the hosts that it is for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// The hosts.
+    pub hosts: Vec<GitHost>,
+    /// What proves who we are.
+    pub proof: Proof,
+}
+
+/// What proves to a server who we are.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Proof {
+    /// A user name and a token, for HTTP.
+    Basic {
+        /// The user name.
+        username: String,
+        /// The token.
+        #[serde(serialize_with = "exposed")]
+        password: SecretString,
+    },
+    /// A private key in OpenSSH's or PEM form, for SSH.
+    Key(#[serde(serialize_with = "exposed")] SecretString),
+}
+
+/// Writes a secret out: orders travel by pipes between our own processes.
+fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+/// The credentials of a fetch.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Credentials(pub Vec<Credential>);
+
+/// What was fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FetchedCommit {
+    /// The id of the commit that HEAD names, in hexadecimal digits.
+    pub commit: String,
+}
+
+/// What became of an order to fetch.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchOutcome {
+    /// The repository is there.
+    Done(FetchedCommit),
+    /// It is not.
+    Failed(FetchFault),
+}
+
+/// What can be done about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FetchFaultKind {
+    /// It may pass by itself: a name that does not resolve, a connection that breaks, a server in
+    /// trouble. Asking again may help.
+    Passing,
+    /// Asking again is no use: refused, not there, or not what it should be.
+    Final,
+    /// Our library cannot do it, and git can.
+    NeedsGit,
+}
+
+/// Why a fetch failed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FetchFault {
+    /// What can be done about it.
+    pub kind: FetchFaultKind,
+    /// The reason on one line. It holds no credential.
+    pub reason: String,
+}
+
+impl FetchFault {
+    /// A failure that may pass by itself.
+    pub fn passing(reason: impl fmt::Display) -> Self {
+        Self::new(FetchFaultKind::Passing, reason)
+    }
+
+    /// A failure that stays.
+    pub fn last(reason: impl fmt::Display) -> Self {
+        Self::new(FetchFaultKind::Final, reason)
+    }
+
+    /// A failure that git would not have.
+    pub fn needs_git(reason: impl fmt::Display) -> Self {
+        Self::new(FetchFaultKind::NeedsGit, reason)
+    }
+
+    fn new(kind: FetchFaultKind, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let words: Vec<_> = reason.split_whitespace().collect();
+        Self {
+            kind,
+            reason: words.join(" "),
+        }
+    }
+}
+
+impl fmt::Display for FetchFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for FetchFault {}

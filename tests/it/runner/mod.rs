@@ -1,0 +1,130 @@
+//! The program inside a task, as the file that mycli carries, against real servers.
+
+mod clone;
+mod hostile;
+mod large_files;
+mod program;
+mod reach;
+mod submodules;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use runner::order::{FetchFaultKind, FetchOutcome};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::script::server::git;
+
+/// The program, put down once for all tests of this process.
+fn program() -> &'static Path {
+    static PUT: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = local::runner_program::install(folder.path()).expect("it is written");
+        (folder, path)
+    });
+    &PUT.1
+}
+
+/// What became of an order to fetch.
+#[derive(Debug)]
+struct Got {
+    folder: TempDir,
+    outcome: FetchOutcome,
+    /// The notes for the run's log.
+    notes: String,
+}
+
+impl Got {
+    /// The folder of the clone.
+    fn clone(&self) -> PathBuf {
+        self.folder.path().join("clone")
+    }
+
+    /// The commit.
+    fn commit(&self) -> &str {
+        match &self.outcome {
+            FetchOutcome::Done(fetched) => &fetched.commit,
+            FetchOutcome::Failed(fault) => panic!("{fault:?}; {}", self.notes),
+        }
+    }
+
+    /// Why there is no clone.
+    fn reason(&self) -> &str {
+        match &self.outcome {
+            FetchOutcome::Failed(fault) => &fault.reason,
+            FetchOutcome::Done(fetched) => panic!("{fetched:?}"),
+        }
+    }
+
+    fn kind(&self) -> FetchFaultKind {
+        match &self.outcome {
+            FetchOutcome::Failed(fault) => fault.kind,
+            FetchOutcome::Done(fetched) => panic!("{fetched:?}"),
+        }
+    }
+
+    /// A file's text.
+    fn text(&self, path: &str) -> String {
+        assert!(!self.commit().is_empty());
+        std::fs::read_to_string(self.clone().join(path)).expect(path)
+    }
+
+    /// What git says in the clone.
+    fn git(&self, words: &[&str]) -> String {
+        git(&self.clone(), words)
+    }
+}
+
+/// Fetches a repository, with further keys of the order.
+fn fetch(repo: &str, further: Value) -> Got {
+    fetch_by(&mut Command::new(program()), repo, further)
+}
+
+fn order(folder: &Path, repo: &str, further: Value) -> Value {
+    let mut order = json!({"repo": repo, "depth": 1, "into": folder.join("clone")});
+    let Value::Object(further) = further else {
+        panic!("an object");
+    };
+    order.as_object_mut().expect("an object").extend(further);
+    order
+}
+
+fn fetch_by(command: &mut Command, repo: &str, further: Value) -> Got {
+    let folder = tempfile::tempdir().expect("a folder");
+    let order = order(folder.path(), repo, further);
+    let mut child = command
+        .arg("fetch")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(order.to_string().as_bytes())
+        .expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let outcome = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    Got {
+        folder,
+        outcome,
+        notes: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// The credential for HTTP servers on loopback.
+fn basic(username: &str, password: &str) -> Value {
+    json!([{"hosts": ["127.0.0.1"], "proof": {"basic": {"username": username, "password": password}}}])
+}
+
+/// The credential for SSH servers on loopback.
+fn key(text: &str) -> Value {
+    json!([{"hosts": ["127.0.0.1"], "proof": {"key": text}}])
+}
