@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# No call of one operating system stands outside of crates/local/src/platform/, or mycli would not compile, or would do something else, on
+# No call of one operating system stands outside of the folders `platform` of `local` and `runner`, or mycli would not compile, or would do something else, on
 # the other one. What is looked for: files of Linux, and what std, rustix and others have for one system only. The functions run on Linux
 # alone, and so do the tests. Prints each line that is in the wrong place; exits with 1 if there is one.
 #
@@ -12,10 +12,10 @@ calls+='|set_child_subreaper|\bprctl|pidfd|memfd|inotify|eventfd|signalfd|timerf
 calls+='|O_PATH|OFlags::(PATH|TMPFILE|NOATIME)|\b(openat2|statx|renameat2|renameat_with|unshare|setns|landlock)\b|\bprocfs\b|\blibproc\b|\bsysinfo\b'
 
 found=$(git ls-files --cached --others --exclude-standard 'cli/*.rs' 'crates/*.rs' |
-  grep -vE '^crates/local/src/platform(\.rs|/)' |
+  grep -vE '^crates/(local/src|runner/src/run)/platform(\.rs|/)' |
   xargs grep -nHE -- "$calls" | grep -vE '^[^:]*:[0-9]+: *//' || true)
 [ -z "$found" ] || {
-  echo "calls of one operating system, outside of crates/local/src/platform/:" >&2
+  echo "calls of one operating system, outside of the folders platform:" >&2
   printf '%s\n' "$found" >&2
   exit 1
 }

@@ -43,6 +43,15 @@ pub enum GitHostError {
 }
 
 impl GitHost {
+    /// The host of a repository, with its port; none for a directory of this machine.
+    #[must_use]
+    pub fn of(repo: &RepoUrl) -> Option<Self> {
+        Some(Self {
+            name: repo.host()?.to_ascii_lowercase(),
+            port: repo.port(),
+        })
+    }
+
     /// Whether a repository is on this host.
     #[must_use]
     pub fn has(&self, repo: &RepoUrl) -> bool {

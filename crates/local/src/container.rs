@@ -44,8 +44,8 @@ use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
 use crate::failpoint;
-use crate::runner::{Launch, Pull, StartFailure, StartedTask, TaskEnd};
 use crate::system::System;
+use crate::task::{Launch, Pull, StartFailure, StartedTask, TaskEnd};
 
 /// The label on a task's container. Its value is the task's ARN.
 pub const TASK_LABEL: &str = "mycli.task";

@@ -1,123 +1,83 @@
 //! Runs a task as processes of this host: no image, `sh`, a private directory and a clean
 //! environment.
 //!
-//! The output goes through a pipe into a file. The process that moves it there outlives mycli, so
-//! the command does not notice when mycli dies. The next mycli finds the process by pid and start
-//! time, and the rest of the output in the file.
+//! A keeper, the program of `crates/runner`, runs the command and writes its output into the task's
+//! log. It outlives mycli, so the command does not notice when mycli dies. The next mycli finds the
+//! keeper by pid and start time, and reads in the log what became of the command.
 
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
-    io::{self, PipeReader, PipeWriter, Read, Seek, SeekFrom},
-    os::unix::fs::DirBuilderExt,
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::Arc,
-    time::{Duration, Instant},
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use domain::{
-    Timestamp,
     marker::{self, Marker},
     ports::{Clock, LogLine},
     script,
 };
-use rustix::{
-    fs::{FlockOperation, Mode, fchmod, flock},
-    process::Signal,
+use runner::{
+    log::{LogWriter, decode},
+    order::RunOrder,
 };
-use secrecy::{ExposeSecret, SecretString};
+use rustix::process::Signal;
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, ChildStdin, Command},
-    sync::OnceCell,
 };
 
 use crate::{
-    failpoint,
-    log_file::LogWriter,
+    failpoint, platform,
     process::{self, ProcessId},
     remains::Remains,
     removal::remove_folder,
-    runner::{StartFailure, TaskEnd},
+    runner_program,
     system::System,
+    task::{StartFailure, TaskEnd},
 };
 
-/// The lines before the script. They wait for one line with the marker tokens, which mycli sends
-/// once the process is recorded. If mycli dies before, they read end-of-file and never start the
-/// command. Because of this, no process has the tokens in its initial environment.
-const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
-/// The shortest and the longest pause between two reads of a running command's output, in
+/// The shortest and the longest pause between two looks at a running command's log, in
 /// milliseconds.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
-/// The most bytes read from the output at a time.
-const CHUNK: usize = 256 * 1024;
-/// The reader: a shell that moves a task's output from its pipe to its file until no process holds
-/// the pipe for writing. A pipe that is opened by path (`> /dev/stderr`) is neither truncated nor
-/// overwritten, as a file would be. If `cat` is killed or the disk is full, the shell starts `cat`
-/// again once the disk has space for one read. Meanwhile the shell holds the pipe open, so the
-/// command waits and is not killed. If there is no `cat`, the shell ends, because it would wait for
-/// ever.
-const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.room
-    until cat; do
-        [ $? -ne 127 ] || exit
-        until head -c 131072 /dev/zero >\"$room\"; do sleep 1; done
-        rm -f \"$room\"
-    done";
-/// How many bytes are written to test whether the disk has space again.
-const ROOM: usize = 128 * 1024;
-/// The variable that identifies a reader. Its value is the path of the reader's file.
-const READS: &str = "MYCLI_READS_INTO";
-/// How long to wait for a reader that does not end, because a process that escaped from the task
-/// holds the pipe. [`LAST_WORD_WAIT`] counts from the marker line with the outcome, which comes
-/// after the command's output, so little is left to read. [`SILENCE`] counts from the last byte if
-/// that marker line is not seen. It is longer, because more output may still come.
-const LAST_WORD_WAIT: Duration = Duration::from_millis(100);
-const SILENCE: Duration = Duration::from_secs(2);
-
-/// The shell of a task on the host.
-pub struct Shell {
-    /// The shell and its options.
-    pub entry_point: Vec<String>,
-    /// The script.
-    pub command: Vec<String>,
-    /// Variables on top of a clean environment.
-    pub environment: Vec<(String, String)>,
-    /// Variables with values that are shown nowhere.
-    pub secrets: Vec<(String, SecretString)>,
-}
-
-impl Shell {
-    /// Whether the script clones a repository, for which it may have a credential.
-    fn may_clone(&self) -> bool {
-        self.environment
-            .iter()
-            .any(|(name, value)| name == script::variable::REPO && !value.is_empty())
-    }
-}
+/// How often to try again to start a program whose file is busy. It is busy for some milliseconds.
+const BUSY_TRIES: u32 = 200;
 
 /// Starts and follows tasks on the host.
 #[derive(Clone, Debug)]
 pub struct HostRunner {
     dir: PathBuf,
+    programs: PathBuf,
     remains: Remains,
-    /// The path of this host's `env` if that has `--default-signal`. Looked up once, because the
-    /// lookup starts two processes.
-    env: Arc<OnceCell<Option<PathBuf>>>,
+    /// The keeper's program, once it is put down.
+    program: Arc<Mutex<Option<PathBuf>>>,
 }
 
-/// A process that waits at the gate, before the script.
+/// The folders of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folders {
+    /// The directory that the command starts in, and its home.
+    pub work: PathBuf,
+    /// The directory for its temporary files.
+    pub temp: PathBuf,
+}
+
+/// A keeper that waits for its order.
 #[derive(Debug)]
 pub struct Gated {
     child: Child,
     gate: Option<ChildStdin>,
-    word: String,
+    order: Vec<u8>,
     /// The process.
     pub process: ProcessId,
 }
 
-/// A process that has passed the gate, or was found again.
+/// A keeper that has its order, or was found again.
 #[derive(Debug)]
 pub enum Running {
     /// A child of this process.
@@ -137,15 +97,15 @@ impl Running {
 }
 
 impl Gated {
-    /// Lets the process pass the gate. From here on the command may run.
+    /// Gives the keeper its order. From here on the command may run. A keeper that gets no order
+    /// runs nothing.
     ///
     /// # Errors
     /// When the process is gone already.
     pub async fn release(mut self) -> io::Result<Running> {
         failpoint!("host.release.before");
         if let Some(mut gate) = self.gate.take() {
-            gate.write_all(format!("{}\n", self.word).as_bytes())
-                .await?;
+            gate.write_all(&self.order).await?;
         }
         failpoint!("host.release.after");
         Ok(Running::Child(self.child, self.process))
@@ -153,18 +113,27 @@ impl Gated {
 }
 
 impl HostRunner {
-    /// Makes a runner that keeps the tasks' directories in `dir`. Files that cannot be removed are
-    /// noted in `remains`.
+    /// Makes a runner that keeps the tasks' directories in `dir`, and the keeper's program in
+    /// `programs`. Files that cannot be removed are noted in `remains`.
     #[must_use]
-    pub fn new(dir: PathBuf, remains: Remains) -> Self {
+    pub fn new(dir: PathBuf, programs: PathBuf, remains: Remains) -> Self {
         Self {
             dir,
+            programs,
             remains,
-            env: Arc::default(),
+            program: Arc::default(),
         }
     }
 
-    /// The directory that the command starts in, and its home.
+    /// The folders of a task.
+    #[must_use]
+    pub fn folders(&self, task_id: &str) -> Folders {
+        Folders {
+            work: self.work(task_id),
+            temp: self.temp(task_id),
+        }
+    }
+
     fn work(&self, task_id: &str) -> PathBuf {
         self.dir.join(task_id)
     }
@@ -173,160 +142,101 @@ impl HostRunner {
         self.dir.join(format!("{task_id}.tmp"))
     }
 
+    /// Where a task of before the keeper has its output.
     fn output(&self, task_id: &str) -> PathBuf {
         self.dir.join(format!("{task_id}.output"))
     }
 
-    /// A file that exists only while the free disk space is tested.
-    fn room(&self, task_id: &str) -> PathBuf {
-        self.dir.join(format!("{task_id}.room"))
-    }
-
-    /// Makes the pipe for a task's output, with its own reader at the other end.
-    async fn output_pipe(&self, task_id: &str) -> io::Result<PipeWriter> {
-        let path = self.output(task_id);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.dir)?;
-        let output = File::options().append(true).create(true).open(&path)?;
-        // Only a reader holds this lock, until it ends. If it is held now, an earlier mycli died
-        // before it recorded the start, and that reader is about to end.
-        let since = Instant::now();
-        while let Err(error) = flock(&output, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK || since.elapsed() > SILENCE {
-                return Err(error.into());
-            }
-            tokio::time::sleep(Duration::from_millis(LOOK_MILLIS.0)).await;
+    /// The keeper's program. It is put down when the first task needs it.
+    fn program(&self) -> io::Result<PathBuf> {
+        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*program {
+            Some(program) => Ok(program.clone()),
+            None => Ok(program
+                .insert(runner_program::install(&self.programs)?)
+                .clone()),
         }
-        let (reading, writing) = io::pipe()?;
-        // Lets a command that has changed its user open /dev/stdout. Where pipes have no modes, it
-        // cannot.
-        let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
-        Self::start_reader(&path, reading, output)?;
-        failpoint!("host.reader.after");
-        Ok(writing)
     }
 
-    /// Starts the reader in a process group of its own and without the attempt's id, so that it is
-    /// not killed with the rest of the task: it still has to read.
-    fn start_reader(path: &Path, reading: PipeReader, output: File) -> io::Result<()> {
-        let mut programs = OsString::from("/usr/bin:/bin:");
-        programs.push(search_path());
-        // Tokio reaps the reader, or init does after this process has died.
-        let _reader = Command::new("/bin/sh")
-            .args(["-c", READER])
-            .env_clear()
-            .env("PATH", programs)
-            .env(READS, path)
-            .current_dir("/")
-            .process_group(0)
-            .stdin(reading)
-            .stdout(output)
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(())
+    /// Starts the keeper's program. For a moment after it was written a file may be busy: a process
+    /// that another thread is starting holds it open for writing until it runs its own program.
+    async fn start_program(&self) -> io::Result<Child> {
+        let mut tries = BUSY_TRIES;
+        loop {
+            let started = Command::new(self.program()?)
+                .arg("run")
+                .env_clear()
+                .env("PATH", search_path())
+                .current_dir("/")
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            match started {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries > 0 => {
+                    tries -= 1;
+                    tokio::time::sleep(Duration::from_millis(LOOK_MILLIS.0)).await;
+                }
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries > 0 => {
+                    tries = 0;
+                    *self.program.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                started => return started,
+            }
+        }
     }
 
-    /// Starts the script, which then waits at its gate.
+    /// Starts a keeper, which then waits for its order.
     ///
     /// # Errors
-    /// When the shell cannot be started.
-    pub async fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
-        let env = self.env.get_or_init(env_with_default_signal).await;
-        let spawned = match self.output_pipe(task_id).await {
-            Ok(output) => self.spawn(task_id, launch, env.as_deref(), output),
-            Err(error) => Err(error),
-        };
-        spawned.map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
+    /// When it cannot be started.
+    pub async fn start(&self, task_id: &str, order: &RunOrder) -> Result<Gated, StartFailure> {
+        self.spawn(task_id, order)
+            .await
+            .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
     }
 
-    fn spawn(
-        &self,
-        task_id: &str,
-        launch: &Shell,
-        env: Option<&Path>,
-        output: PipeWriter,
-    ) -> io::Result<Gated> {
-        let (work, temp) = (self.work(task_id), self.temp(task_id));
-        for dir in [&work, &temp] {
+    async fn spawn(&self, task_id: &str, order: &RunOrder) -> io::Result<Gated> {
+        for dir in [self.work(task_id), self.temp(task_id)] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(dir)?;
         }
-        let (shell, options) = launch
-            .entry_point
-            .split_first()
-            .ok_or_else(|| io::Error::other("no entry point"))?;
-        let script = format!(
-            "{GATE}{}",
-            launch
-                .command
-                .first()
-                .map(String::as_str)
-                .unwrap_or_default()
-        );
-        let (nonce, environment): (Vec<_>, Vec<_>) = launch
-            .environment
-            .iter()
-            .map(|(name, value)| (name, value))
-            .partition(|(name, _)| *name == script::variable::NONCE);
-        // The nonce itself is not sent, only tokens: the task's log and its output are files that
-        // the command may read.
-        let word = nonce
-            .into_iter()
-            .map(|(_, nonce)| marker::tokens(nonce))
-            .collect();
         failpoint!("host.spawn.before");
-        let mut child = Command::new(shell)
-            .args(options)
-            .args([script.as_str(), "mycli"])
-            .arg(env.unwrap_or(Path::new("")))
-            .arg(if launch.may_clone() { "" } else { script::OPEN })
-            .env_clear()
-            .envs(clean_environment(&work, &temp))
-            .envs(environment)
-            .envs(
-                launch
-                    .secrets
-                    .iter()
-                    .map(|(name, value)| (name, value.expose_secret())),
-            )
-            .env(script::variable::WORKDIR, &work)
-            .current_dir(&work)
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
+        // No process of ours has the nonce, a credential or a value in its arguments or in its
+        // environment: other runs have the same user.
+        let mut child = self.start_program().await?;
         failpoint!("host.spawn.after");
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let process = pid
             .and_then(ProcessId::of)
-            .ok_or_else(|| io::Error::other("the shell ended at once"))?;
+            .ok_or_else(|| io::Error::other("the keeper ended at once"))?;
         Ok(Gated {
             gate: child.stdin.take(),
             child,
-            word,
+            order: serde_json::to_vec(order)?,
             process,
         })
     }
 
-    /// Follows a process to its end. All of its output is in the log before this returns.
+    /// Follows a keeper to its end. The whole log was read before this returns, and each line was
+    /// passed to `written`, from the first one on.
     ///
     /// # Errors
-    /// When the output or the log cannot be read or written.
+    /// When the log cannot be read.
     pub async fn follow(
         &self,
         task_id: &str,
         attempt: &str,
         nonce: &str,
         running: &mut Running,
-        log: &mut LogWriter,
+        log: &Path,
         mut written: impl FnMut(Vec<LogLine>),
     ) -> io::Result<TaskEnd> {
-        let mut output = Output::open(&self.output(task_id), nonce, log)?;
+        let mut tail = Tail::new(log, nonce);
         let mut pause = LOOK_MILLIS.0;
         let status = loop {
             tokio::select! {
@@ -334,102 +244,46 @@ impl HostRunner {
                 status = end_of(running) => break status?,
                 () = tokio::time::sleep(Duration::from_millis(pause)) => {}
             }
-            let got = output.drain(&mut written)?;
+            let got = tail.drain(&mut written)?;
             pause = if got {
                 LOOK_MILLIS.0
             } else {
                 (pause * 2).min(LOOK_MILLIS.1)
             };
         };
-        let found = matches!(running, Running::Found(_));
-        process::kill_leftovers(running.process(), attempt, found).await;
-        self.reader_ends(task_id, &mut output, &mut written).await?;
-        output.drain(&mut written)?;
-        let stopped_at = System.now();
-        written(output.log.finish(stopped_at)?.into_iter().collect());
-        Ok(match status {
-            Some(status) => TaskEnd {
-                exit_code: Some(status),
-                reason: None,
-                stopped_at,
-            },
-            None => self.read_end(task_id, nonce, stopped_at)?,
-        })
-    }
-
-    /// Waits until all output is in the file. The reader ends when no process holds the pipe any
-    /// more. A reader that does not end, because a process escaped from the task, is killed: later
-    /// output of that process does not belong to the task.
-    async fn reader_ends(
-        &self,
-        task_id: &str,
-        output: &mut Output<'_>,
-        written: &mut impl FnMut(Vec<LogLine>),
-    ) -> io::Result<()> {
-        let mut since = Instant::now();
-        let mut pause = 1;
-        while !output.is_complete()? {
-            let patience = if output.all_said {
-                LAST_WORD_WAIT
-            } else {
-                SILENCE
-            };
-            if since.elapsed() > patience {
-                self.has_room(task_id)?;
-                process::kill_carriers(READS, self.output(task_id).as_os_str());
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-            pause = (pause * 2).min(LOOK_MILLIS.0);
-            if output.drain(written)? {
-                since = Instant::now();
-            }
+        let was_killed = status.is_none_or(|status| status.code().is_none());
+        if was_killed || !platform::KEEPERS_ADOPT {
+            process::kill_leftovers(running.process(), attempt, true).await;
         }
-        Ok(())
-    }
-
-    /// Fails if the disk is full. A silent reader may be waiting for disk space, and then the
-    /// follower must wait too.
-    fn has_room(&self, task_id: &str) -> io::Result<()> {
-        let written = fs::write(self.room(task_id), [0; ROOM]);
-        let _gone = fs::remove_file(self.room(task_id));
-        written.or_else(|error| {
-            if is_for_want_of_room(&error) {
-                Err(error)
-            } else {
-                Ok(())
-            }
-        })
-    }
-
-    /// Returns how a process ended that was not a child of this process. The marker line with the
-    /// outcome tells.
-    fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<TaskEnd> {
-        let text = fs::read(self.output(task_id))?;
-        let text = String::from_utf8_lossy(&text);
-        let said: Vec<_> = text
-            .lines()
-            .filter_map(|line| marker::split(nonce, line).1)
-            .collect();
-        let exit_code = said.iter().find_map(|marker| match marker {
-            Marker::Exit(code) => Some(*code),
-            Marker::Timeout => Some(script::EXIT_TIMED_OUT),
-            Marker::Fail(_) => Some(script::EXIT_SET_UP_FAILED),
-            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Ended | Marker::Other => {
-                None
-            }
-        });
-        let started = said.contains(&Marker::Start);
-        let reason = match (exit_code, started) {
-            (Some(_), _) => None,
-            (None, true) => Some("it ended while mycli was not running".to_owned()),
-            (None, false) => Some(NEVER_STARTED.to_owned()),
-        };
+        self.take_over_output(task_id, log)?;
+        tail.drain(&mut written)?;
+        let code = status.and_then(|status| status.code());
         Ok(TaskEnd {
-            exit_code,
-            reason,
-            stopped_at,
+            exit_code: code.or_else(|| tail.outcome()),
+            reason: match (code.or_else(|| tail.outcome()), tail.has_started) {
+                (Some(_), _) => None,
+                (None, true) => Some("the keeper of its command was killed".to_owned()),
+                (None, false) => Some(NEVER_STARTED.to_owned()),
+            },
+            stopped_at: System.now(),
         })
+    }
+
+    /// Moves the output of a task of before the keeper into its log.
+    fn take_over_output(&self, task_id: &str, log: &Path) -> io::Result<()> {
+        let mut output = match File::open(self.output(task_id)) {
+            Ok(output) => output,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut log = LogWriter::open(log)?;
+        output.seek(SeekFrom::Start(log.taken()))?;
+        let mut rest = Vec::new();
+        output.read_to_end(&mut rest)?;
+        let now = System.now();
+        log.append(now, &rest)?;
+        log.finish(now)?;
+        Ok(())
     }
 
     /// The ids of the tasks that have files here.
@@ -454,7 +308,6 @@ impl HostRunner {
     pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
-        let _gone = fs::remove_file(self.room(task_id));
         let left = [
             (&output, remove_file(&output)),
             (&temp, remove_folder(&temp)),
@@ -503,8 +356,8 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The reason for a process that ended before its command began, while no mycli ran. It ended at
-/// the gate, because mycli died, or in its set-up.
+/// The reason for a keeper that ended before its command began, while no mycli ran. It got no order,
+/// because mycli died, or it was killed in its set-up.
 pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
 /// Kills a process and all other processes of its attempt.
@@ -513,17 +366,10 @@ pub async fn kill(process: &ProcessId, attempt: &str) {
     process::kill_leftovers(process, attempt, true).await;
 }
 
-/// Waits for the end. Returns the exit code in the shell's form (128 + the signal's number), or
-/// `None` if only the parent could know it.
-async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
+/// Waits for the end. Returns how it ended, or `None` if only the parent could know it.
+async fn end_of(running: &mut Running) -> io::Result<Option<ExitStatus>> {
     match running {
-        Running::Child(child, _) => {
-            use std::os::unix::process::ExitStatusExt;
-            let status = child.wait().await?;
-            Ok(status
-                .code()
-                .or_else(|| status.signal().map(|signal| 128 + signal)))
-        }
+        Running::Child(child, _) => Ok(Some(child.wait().await?)),
         Running::Found(process) => {
             process.ended().await;
             Ok(None)
@@ -531,82 +377,70 @@ async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
     }
 }
 
-/// The output of a task, on its way into the task's log.
-struct Output<'a> {
-    file: File,
-    log: &'a mut LogWriter,
+/// A log, read while its keeper writes it.
+struct Tail<'a> {
+    path: &'a Path,
+    file: Option<BufReader<File>>,
     nonce: &'a str,
-    /// Whether the marker line with the outcome was seen.
-    all_said: bool,
+    /// The line that is not whole yet.
+    partial: Vec<u8>,
+    /// Whether the command began.
+    has_started: bool,
+    outcome: Option<i32>,
 }
 
-impl<'a> Output<'a> {
-    /// Opens the output at the point that the log has reached.
-    fn open(path: &Path, nonce: &'a str, log: &'a mut LogWriter) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(log.taken()))?;
-        Ok(Self {
-            file,
-            log,
+impl<'a> Tail<'a> {
+    fn new(path: &'a Path, nonce: &'a str) -> Self {
+        Self {
+            path,
+            file: None,
             nonce,
-            all_said: false,
-        })
-    }
-
-    /// Whether no process writes to the file any more. The reader holds a lock as long as it lives.
-    fn is_complete(&self) -> io::Result<bool> {
-        match flock(&self.file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error.into()),
+            partial: Vec::new(),
+            has_started: false,
+            outcome: None,
         }
     }
 
-    /// Moves new output into the log. Returns whether there was any.
+    /// The exit status that the keeper wrote down, if it did.
+    fn outcome(&self) -> Option<i32> {
+        self.outcome
+    }
+
+    /// Reads new lines. Returns whether there were any.
     fn drain(&mut self, written: &mut impl FnMut(Vec<LogLine>)) -> io::Result<bool> {
-        let (mut chunk, mut any) = (vec![0; 8 * 1024], false);
-        loop {
-            let got = self.file.read(&mut chunk)?;
-            if got == 0 {
-                return Ok(any);
-            }
-            any = true;
-            let lines = self.log.append(System.now(), &chunk[..got])?;
-            let tells = |line: &LogLine| {
-                marker::split(self.nonce, &line.text)
-                    .1
-                    .is_some_and(|said| said.is_outcome())
-            };
-            self.all_said = self.all_said || lines.iter().any(tells);
-            written(lines);
-            if got == chunk.len() && got < CHUNK {
-                chunk.resize(CHUNK, 0);
+        if self.file.is_none() {
+            match File::open(self.path) {
+                Ok(file) => self.file = Some(BufReader::new(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
             }
         }
+        let Some(file) = &mut self.file else {
+            return Ok(false);
+        };
+        let mut lines = Vec::new();
+        while file.read_until(b'\n', &mut self.partial)? > 0 && self.partial.ends_with(b"\n") {
+            if let Some((at, _, text)) = decode(&self.partial) {
+                let text = String::from_utf8_lossy(text).into_owned();
+                lines.push(LogLine { at, text });
+            }
+            self.partial.clear();
+        }
+        for line in &lines {
+            match marker::split(self.nonce, &line.text).1 {
+                Some(Marker::Start) => self.has_started = true,
+                Some(Marker::Exit(code)) => self.outcome = Some(code),
+                Some(Marker::Timeout) => self.outcome = Some(script::EXIT_TIMED_OUT),
+                Some(Marker::Fail(_)) => self.outcome = Some(script::EXIT_SET_UP_FAILED),
+                _ => {}
+            }
+        }
+        let has_any = !lines.is_empty();
+        if has_any {
+            written(lines);
+        }
+        Ok(has_any)
     }
-}
-
-/// Finds the `env` that a task would find, if it can reset INT and QUIT, which a shell ignores in
-/// background commands (`&`).
-async fn env_with_default_signal() -> Option<PathBuf> {
-    let path = search_path();
-    let env = std::env::split_paths(&path)
-        .map(|dir| dir.join("env"))
-        .find(|path| path.is_absolute() && path.is_file())?;
-    let mut probe = Command::new(&env);
-    probe
-        .args(["--default-signal=INT,QUIT", "true"])
-        .env_clear()
-        .env("PATH", &path);
-    probe
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    probe
-        .status()
-        .await
-        .is_ok_and(|status| status.success())
-        .then_some(env)
 }
 
 fn search_path() -> OsString {
@@ -615,18 +449,27 @@ fn search_path() -> OsString {
 }
 
 /// The variables that every command gets: enough to find programs, and directories of its own.
-fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, OsString)> {
-    vec![
-        ("PATH", search_path()),
-        ("HOME", home.into()),
-        ("TMPDIR", temp.into()),
+#[must_use]
+pub fn clean_environment(folders: &Folders) -> Vec<(String, String)> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let path = search_path().to_string_lossy().into_owned();
+    [
+        ("PATH", path),
+        ("HOME", text(&folders.work)),
+        ("TMPDIR", text(&folders.temp)),
         ("LANG", "C.UTF-8".into()),
         ("SHELL", "/bin/sh".into()),
     ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use runner::order::{CommandLine, EnvironmentValue};
+
     use super::*;
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
@@ -652,6 +495,7 @@ mod tests {
             let folder = tempfile::tempdir().expect("a directory");
             let runner = HostRunner::new(
                 folder.path().join("tasks"),
+                folder.path().join("programs"),
                 Remains::new(folder.path().join("remains")),
             );
             // The attempt names this test's folder, so that no other test's process counts as this
@@ -664,24 +508,33 @@ mod tests {
             }
         }
 
-        async fn start(&self, command: &str, timeout: &str) -> Running {
-            let variables = [
-                (script::variable::COMMAND, command),
-                (script::variable::TIMEOUT, timeout),
-                (script::variable::GRACE, "2"),
-                (script::variable::NONCE, NONCE),
-                (script::variable::ATTEMPT_ID, &self.attempt),
-            ];
-            let shell = Shell {
-                entry_point: vec!["/bin/sh".into(), "-c".into()],
-                command: vec![script::text().into()],
-                environment: variables
-                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                    .into(),
-                secrets: Vec::new(),
+        fn log(&self) -> PathBuf {
+            self.folder.path().join("task.log")
+        }
+
+        async fn start(&self, command: &str, timeout: u64) -> Running {
+            let folders = self.runner.folders(TASK);
+            let given = [(
+                script::variable::ATTEMPT_ID.to_owned(),
+                self.attempt.clone(),
+            )];
+            let environment = clean_environment(&folders).into_iter().chain(given);
+            let order = RunOrder {
+                nonce: NONCE.into(),
+                command: CommandLine::Text(command.into()),
+                environment: environment
+                    .map(|(name, value)| (name, EnvironmentValue(value.into())))
+                    .collect(),
+                folder: folders.work,
+                fetch: None,
+                note: None,
+                timeout_seconds: Some(timeout),
+                grace_seconds: 2,
+                set_up_seconds: 60,
+                log: self.log(),
             };
             self.runner
-                .start(TASK, &shell)
+                .start(TASK, &order)
                 .await
                 .expect("it starts")
                 .release()
@@ -690,28 +543,16 @@ mod tests {
         }
 
         async fn follow(&self, mut running: Running) -> Told {
-            let mut log = LogWriter::open(&self.folder.path().join("task.log")).expect("a log");
-            let mut all = Vec::new();
-            let follow = self.runner.follow(
-                TASK,
-                &self.attempt,
-                NONCE,
-                &mut running,
-                &mut log,
-                |lines| all.extend(lines),
-            );
+            let (log, mut all) = (self.log(), Vec::new());
+            let follow =
+                self.runner
+                    .follow(TASK, &self.attempt, NONCE, &mut running, &log, |lines| {
+                        all.extend(lines);
+                    });
             let ended = tokio::time::timeout(Duration::from_secs(30), follow)
                 .await
                 .expect("in time")
                 .expect("an end");
-            let since = Instant::now();
-            while !readers(&self.runner.output(TASK)).is_empty() {
-                assert!(
-                    since.elapsed() < Duration::from_secs(10),
-                    "no reader outlives the run"
-                );
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
             let split: Vec<_> = all
                 .iter()
                 .map(|line| marker::split(NONCE, &line.text))
@@ -727,32 +568,8 @@ mod tests {
         }
 
         async fn play(&self, command: &str) -> Told {
-            self.follow(self.start(command, "20").await).await
+            self.follow(self.start(command, 20).await).await
         }
-    }
-
-    /// The processes that read for this file: the reader's shell and its children.
-    fn readers(output: &Path) -> Vec<i32> {
-        let wanted = format!("{READS}={}", output.display());
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc")
-            .expect("there are processes")
-            .flatten()
-        {
-            let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environ
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == wanted.as_bytes())
-            {
-                found.extend(
-                    entry
-                        .file_name()
-                        .to_str()
-                        .and_then(|pid| pid.parse::<i32>().ok()),
-                );
-            }
-        }
-        found
     }
 
     #[tokio::test]
@@ -785,7 +602,7 @@ mod tests {
         let running = world
             .start(
                 "trap 'echo bye > /dev/stderr; exit 1' TERM; while :; do sleep 0.1; done",
-                "1",
+                1,
             )
             .await;
         let told = world.follow(running).await;
@@ -818,18 +635,42 @@ mod tests {
         );
     }
 
+    /// The command ends with its keeper, and nobody can tell how it would have ended.
     #[tokio::test]
-    async fn a_reader_that_is_killed_costs_the_command_nothing() {
-        // The reader's shell starts a new `cat`. Only bytes that the old one had read and not
-        // written can be lost.
-        let kill = "echo one; sleep 0.5; pids=; for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ | grep -qxF \"MYCLI_READS_INTO=$HOME.output\" && \
-                    [ \"$(cat $p/comm)\" = cat ] && kill -9 ${p#/proc/} && pids=killed; done 2>/dev/null; echo $pids; seq 20000; exit 4";
-        let told = World::new().play(kill).await;
-        assert_eq!(told.ended.exit_code, Some(4), "{told:?}");
+    async fn a_keeper_that_is_killed_leaves_nothing_behind_and_no_exit_code() {
+        let world = World::new();
+        let running = world
+            .start("echo begun; setsid sleep 77 & echo $!; sleep 77", 60)
+            .await;
+        let begun = Instant::now();
+        let lines = || fs::read_to_string(world.log()).unwrap_or_default();
+        while lines().lines().count() < 3 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{}", lines());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.process().signal(Signal::KILL);
+        let told = world.follow(running).await;
+        assert_eq!(told.ended.exit_code, None, "{told:?}");
         assert_eq!(
-            (told.lines.len(), &*told.lines[0], &*told.lines[1]),
-            (20_002, "one", "killed")
+            told.ended.reason.as_deref(),
+            Some("the keeper of its command was killed")
         );
+        let escaped: i32 = told.lines[1].parse().expect("a pid");
+        assert!(ProcessId::of(escaped).is_none_or(|process| !process.is_alive()));
+    }
+
+    /// Nothing that the keeper was told is among its arguments or variables.
+    #[tokio::test]
+    async fn a_keeper_shows_nothing_of_its_order() {
+        let world = World::new();
+        let running = world.start("sleep 77", 60).await;
+        let pid = running.process().pid;
+        for file in ["environ", "cmdline"] {
+            let shown = Path::new("/proc").join(pid.to_string()).join(file);
+            let text = fs::read(shown).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&text).contains(NONCE));
+        }
+        kill(running.process(), &world.attempt).await;
     }
 
     #[tokio::test]
@@ -852,7 +693,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_while_nobody_follows_is_read_by_who_comes_next() {
         let world = World::new();
-        let running = world.start("seq 50000; echo last; exit 5", "20").await;
+        let running = world.start("seq 50000; echo last; exit 5", 20).await;
         let process = running.process().clone();
         // As after a crash: nothing of this test holds the process any more.
         drop(running);

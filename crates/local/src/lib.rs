@@ -14,12 +14,12 @@ pub mod process;
 pub mod queue;
 mod remains;
 mod removal;
-pub mod runner;
 pub mod runner_program;
 pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod system;
+pub mod task;
 pub mod tasks;
 pub mod worker;
 

@@ -14,11 +14,11 @@ mod macos;
 
 #[cfg(target_os = "linux")]
 pub(crate) use self::linux::{
-    LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains,
+    KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains,
 };
 #[cfg(target_os = "macos")]
 pub(crate) use self::macos::{
-    LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains,
+    KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains,
 };
 
 /// The state of a process at one moment.

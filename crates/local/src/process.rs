@@ -1,8 +1,6 @@
 //! Processes of tasks on the host. They are identified by pid and start time, found by their
 //! attempt, and killed together with all processes that they started.
 
-use std::ffi::{OsStr, OsString};
-
 use domain::{id::AttemptId, script};
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
@@ -124,20 +122,6 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
         attempt = id.as_ref().map(AttemptId::number),
         "processes of an ended attempt do not die"
     );
-}
-
-/// Kills every process that has this variable with this value in its environment.
-pub fn kill_carriers(name: &str, value: &OsStr) {
-    let variable = [OsStr::new(name), OsStr::new("="), value]
-        .iter()
-        .copied()
-        .collect::<OsString>();
-    for pid in platform::carriers(&variable)
-        .into_iter()
-        .filter_map(Pid::from_raw)
-    {
-        let _gone = rustix::process::kill_process(pid, Signal::KILL);
-    }
 }
 
 #[cfg(test)]

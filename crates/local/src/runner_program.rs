@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -25,8 +26,11 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
         return Ok(path);
     }
     fs::create_dir_all(folder)?;
-    // Under another name until it is whole: another mycli may do the same at this moment.
-    let draft = folder.join(format!("mycli-runner-{digest}.{}", std::process::id()));
+    // Under a name of its own until it is whole: others may do the same at this moment.
+    static DRAFTS: AtomicU32 = AtomicU32::new(0);
+    let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    let draft = folder.join(format!("mycli-runner-{digest}.{pid}.{number}"));
     let written = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -44,6 +48,22 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_at_once_put_down_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| install(folder.path()).expect("it is written")))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("it ends"))
+                .collect()
+        });
+        assert_eq!(paths.len(), 1);
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+    }
 
     #[test]
     fn it_is_put_down_once_and_runs() {

@@ -24,6 +24,7 @@ use crate::{
 
 mod follow;
 mod job;
+mod order;
 
 use job::Runtime;
 
@@ -63,6 +64,8 @@ impl TaskReport {
 pub struct Setup {
     /// The directory that holds the tasks' own directories.
     pub tasks_dir: PathBuf,
+    /// The directory that the program for tasks is put into.
+    pub programs_dir: PathBuf,
     /// The notes about tasks' files that could not be removed.
     pub remains: Remains,
     /// The user's home directory, which holds the container engine's configuration.
@@ -105,7 +108,11 @@ impl LocalTasks {
         reports: mpsc::UnboundedSender<TaskReport>,
         changed: watch::Sender<()>,
     ) -> Self {
-        let host = HostRunner::new(setup.tasks_dir.clone(), setup.remains.clone());
+        let host = HostRunner::new(
+            setup.tasks_dir.clone(),
+            setup.programs_dir.clone(),
+            setup.remains.clone(),
+        );
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
         let closing = watch::Sender::new(0);
         Self(Arc::new(TasksInner {
@@ -425,6 +432,7 @@ mod tests {
         }
         let setup = Setup {
             tasks_dir: at("tasks"),
+            programs_dir: at("programs"),
             remains: Remains::new(at("remains")),
             home: folder.path().to_owned(),
             secrets: secrets::SecretFiles::new(at("secrets")),

@@ -6,4 +6,7 @@
 
 #[cfg(feature = "program")]
 pub mod fetch;
+pub mod log;
 pub mod order;
+#[cfg(feature = "program")]
+pub mod run;

@@ -8,16 +8,23 @@ use std::{
 use runner::{
     fetch::{self, check_out},
     order::{FetchOrder, FetchOutcome},
+    run,
 };
 
 /// What the program can be told to do.
-const USAGE: &str = "usage: mycli-runner fetch | --version";
+const USAGE: &str = "usage: mycli-runner fetch | run | --version";
+/// The exit status of a keeper that got no order.
+const EXIT_NO_ORDER: u8 = 125;
 
 fn main() -> ExitCode {
     let subcommand = std::env::args().nth(1).unwrap_or_default();
     let done = match subcommand.as_str() {
         "fetch" => fetch_here(),
         fetch::CHILD => read_order().and_then(|order| fetch::fetch_once(&order)),
+        "run" => match run_here() {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         fetch::CREDENTIAL => fetch::credential_helper(&std::env::args().nth(2).unwrap_or_default()),
         "--version" => {
             tell(concat!("mycli-runner ", env!("CARGO_PKG_VERSION")));
@@ -32,6 +39,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the command of the order on stdin. Without an order nothing is run: the process that would
+/// have sent it has died before it knew of this one.
+fn run_here() -> io::Result<ExitCode> {
+    let mut text = Vec::new();
+    io::stdin().read_to_end(&mut text)?;
+    let Ok(order) = serde_json::from_slice(&text) else {
+        return Ok(ExitCode::from(EXIT_NO_ORDER));
+    };
+    let status = run::run(order)?;
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
 }
 
 #[expect(clippy::print_stderr, reason = "a program's messages")]

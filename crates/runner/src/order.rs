@@ -1,6 +1,6 @@
 //! What mycli tells the program, and what the program tells mycli. Both sides use these types.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf};
 
 use domain::{
     git::GitHost,
@@ -69,6 +69,8 @@ impl FetchOrder {
 pub struct NetworkSettings {
     /// Further certificates of authorities to trust, in PEM form.
     pub authorities: Option<String>,
+    /// A file with further certificates of authorities to trust, in PEM form.
+    pub authorities_file: Option<PathBuf>,
     /// The proxy for `https://`, as a URL.
     pub https_proxy: Option<String>,
     /// The proxy for `http://`, as a URL.
@@ -120,6 +122,58 @@ pub struct Credentials(pub Vec<Credential>);
 pub struct FetchedCommit {
     /// The id of the commit that HEAD names, in hexadecimal digits.
     pub commit: String,
+}
+
+/// A command to run and to supervise.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunOrder {
+    /// The attempt's nonce, 32 hexadecimal digits. What the program says of the command it says with
+    /// tokens of it ([`domain::marker::token`]).
+    #[serde(serialize_with = "exposed")]
+    pub nonce: SecretString,
+    /// The command.
+    pub command: CommandLine,
+    /// The command's whole environment. Values may be secrets.
+    pub environment: BTreeMap<String, EnvironmentValue>,
+    /// Where the command starts if nothing is fetched; a clone is made in it.
+    pub folder: PathBuf,
+    /// The repository to fetch first.
+    #[serde(default)]
+    pub fetch: Option<FetchOrder>,
+    /// A note for the log, before the fetch.
+    #[serde(default)]
+    pub note: Option<String>,
+    /// How many seconds the command may run; no limit if there is none.
+    #[serde(default)]
+    pub timeout_seconds: Option<u64>,
+    /// The seconds between TERM and KILL.
+    pub grace_seconds: u64,
+    /// How many seconds the fetch may take.
+    pub set_up_seconds: u64,
+    /// The file that the output goes to, in the form of [`crate::log`].
+    pub log: PathBuf,
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandLine {
+    /// Text for `/bin/sh -c`.
+    Text(String),
+    /// A program and its arguments, without a shell.
+    Words(Vec<String>),
+}
+
+/// A value of a variable. It is not shown, because users put secrets into variables.
+#[derive(Clone, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct EnvironmentValue(#[serde(serialize_with = "exposed")] pub SecretString);
+
+impl fmt::Debug for EnvironmentValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// What became of an order to fetch.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use domain::request::Arch;
 use local::container::{ContainerRunner, TASK_LABEL};
-use local::runner::{Launch, StartedTask, TaskEnd};
+use local::task::{Launch, StartedTask, TaskEnd};
 use tests::engine::Engine;
 
 /// A bound on a hang, far above what any step here takes.

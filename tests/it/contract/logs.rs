@@ -8,7 +8,8 @@ use domain::{
     Timestamp,
     ports::{Entropy, Logs},
 };
-use local::log_file::{LocalLogs, LogWriter};
+use local::log_file::LocalLogs;
+use runner::log::LogWriter;
 use tempfile::TempDir;
 use tests::emulator;
 

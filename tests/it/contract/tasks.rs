@@ -270,6 +270,7 @@ async fn on_this_machine() -> (
     let database = Database::open(&at("store.sqlite"), WorkerId::new()).expect("it opens");
     let setup = Setup {
         tasks_dir: at("tasks"),
+        programs_dir: at("programs"),
         remains: local::Remains::new(at("remains")),
         home: folder.path().to_owned(),
         secrets: SecretFiles::new(at("secrets")),

@@ -16,7 +16,8 @@ use tests::{
     world::World,
 };
 
-/// A separate file system, as small as a nearly full disk. Needs root, as the containers do.
+/// A separate file system, as small as a nearly full disk: the store, and the program for tasks,
+/// which has 10 MB. Needs root, as the containers do.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -26,7 +27,7 @@ impl Disk {
             "-t",
             "tmpfs",
             "-o",
-            "size=2m,mode=0700",
+            "size=24m,mode=0700",
             "mycli-test",
             path.to_str().unwrap(),
         ]);
@@ -35,7 +36,7 @@ impl Disk {
 
     /// Fills the disk to the last byte.
     fn fill(&self) {
-        let full = fs::write(self.0.join("ballast"), vec![0; 4 << 20]);
+        let full = fs::write(self.0.join("ballast"), vec![0; 32 << 20]);
         assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     }
 

@@ -94,7 +94,8 @@ const ENTRY_POINT: &[&str] = &["starting container process", "executable file no
 pub(super) fn start_failure(words: String) -> Cause {
     let lower = words.to_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-    if has(FULL_DISK) {
+    // A process of this machine has no image.
+    if has(FULL_DISK) && !has(&["cannotstartprocesserror"]) {
         return Cause::Disk(words);
     }
     if has(NO_VARIANT) {

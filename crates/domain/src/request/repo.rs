@@ -163,6 +163,20 @@ impl RepoUrl {
         })
     }
 
+    /// Returns the name of the folder of a clone, as git chooses it: the last part of the path,
+    /// without `.git`. A name that could mean something else to a shell is `repository`.
+    pub fn folder_name(&self) -> String {
+        let path = self.0.trim_end_matches('/');
+        let path = path.strip_suffix("/.git").unwrap_or(path);
+        let last = path.rsplit(['/', ':']).next().unwrap_or_default();
+        let name = last.strip_suffix(".git").unwrap_or(last);
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.starts_with(['.', '-']) || !name.chars().all(is_plain) {
+            return "repository".to_owned();
+        }
+        name.to_owned()
+    }
+
     /// Returns its directory, if it is on this machine.
     pub fn local_path(&self) -> Option<PathBuf> {
         match self.kind() {
@@ -431,6 +445,22 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clones_folder_has_the_repositorys_name() {
+        for (repo, name) in [
+            ("https://github.com/me/project.git", "project"),
+            ("https://github.com/me/project/", "project"),
+            ("git@host:project.git", "project"),
+            ("/srv/git/project/.git", "project"),
+            ("/srv/my project", "repository"),
+            ("/srv/.hidden", "repository"),
+            ("/", "repository"),
+        ] {
+            let repo: RepoUrl = repo.parse().expect("a repository");
+            assert_eq!(repo.folder_name(), name, "{repo}");
+        }
+    }
 
     fn fault(text: &str, place: Place) -> String {
         RepoUrl::parse(text, place).unwrap_err().to_string()

@@ -15,7 +15,7 @@ use super::error::{EngineError, failed, is_missing, plain};
 use super::log::{self, Piece, Until};
 use super::{ContainerRunner, Stage, StopPatience, ended, stage};
 use crate::failpoint;
-use crate::runner::TaskEnd;
+use crate::task::TaskEnd;
 
 /// The shortest time between two checks whether the container runs, so that a talkative command
 /// does not keep the engine busy.

@@ -9,7 +9,7 @@ use futures_util::TryStreamExt;
 use super::error::{is_missing, plain};
 use super::{PULL_TIMEOUT, now};
 use crate::failpoint;
-use crate::runner::{Pull, StartFailure};
+use crate::task::{Pull, StartFailure};
 
 /// An image that the engine has.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The size limits of a container, and the limits that are dropped if an engine cannot apply them.
 
-use crate::runner::Launch;
+use crate::task::Launch;
 
 /// CPU units in one vCPU (ECS).
 const UNITS_PER_CPU: i64 = 1024;

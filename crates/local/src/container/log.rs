@@ -15,7 +15,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use domain::Timestamp;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
-use crate::log_file::next_part;
+use runner::log::next_part;
 
 /// How far to read the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

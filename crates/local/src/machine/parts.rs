@@ -85,6 +85,7 @@ impl MachineParts {
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let setup = Setup {
             tasks_dir: dir.join("tasks"),
+            programs_dir: dir.join("programs"),
             remains: Remains::new(dir.join("remains")),
             home,
             secrets: secrets.clone(),

@@ -10,6 +10,9 @@ use super::{Mark, Process};
 /// 20 ms cost little.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
+/// Whether a keeper adopts the orphans of its command, so that nothing is left when it has ended.
+pub(crate) const KEEPERS_ADOPT: bool = true;
+
 /// The id of the current boot.
 pub(crate) fn boot() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -57,13 +60,6 @@ pub(crate) fn remains(mark: Mark<'_>, thorough: bool) -> Vec<i32> {
         own_children()
     };
     pids.retain(|pid| has(*pid, mark));
-    pids
-}
-
-/// The processes that were started with this variable, `NAME=value`.
-pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
-    let mut pids = every_process();
-    pids.retain(|pid| carries(*pid, variable));
     pids
 }
 

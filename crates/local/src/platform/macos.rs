@@ -4,7 +4,6 @@
 //! Written from their manuals and not yet tested on a Mac.
 
 use std::{
-    ffi::OsStr,
     io,
     path::Path,
     process::{Command, Stdio},
@@ -16,6 +15,8 @@ use chrono::NaiveDateTime;
 
 use super::{Mark, Process};
 
+/// Whether a keeper adopts the orphans of its command. macOS cannot do that.
+pub(crate) const KEEPERS_ADOPT: bool = false;
 /// How often to look at a process that is not a child of this one. A look starts a program that
 /// takes some milliseconds, so 250 ms keep the cost low.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
@@ -68,14 +69,6 @@ pub(crate) fn own_children() -> Vec<i32> {
 /// system shows its environment, which it does not for its own programs.
 pub(crate) fn remains(mark: Mark<'_>, _thorough: bool) -> Vec<i32> {
     find(|group, command| Some(group) == mark.group || carries(command, mark.variable))
-}
-
-/// The processes that were started with this variable, `NAME=value`, as far as the system shows
-/// that.
-pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
-    variable.to_str().map_or_else(Vec::new, |variable| {
-        find(|_, command| carries(command, variable))
-    })
 }
 
 /// Finds the other processes for which `is_wanted`, called with group and command, is true.

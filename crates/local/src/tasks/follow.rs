@@ -16,6 +16,7 @@ use domain::{
     stored::Unknown,
     task::{SecretMapping, TaskDefinition},
 };
+use runner::log::LogWriter;
 use rustix::process::Signal;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -23,17 +24,16 @@ use tokio::sync::watch;
 use super::{
     STOP_SECONDS, TaskOrigin, TaskReport, TasksInner,
     job::{FollowError, Job, Runtime, environment, from_environment, variable},
-    task_id,
+    order, task_id,
 };
 use crate::{
     container::ContainerRunner,
     database::TaskRow,
     form,
-    host::{self, Running, Shell, is_for_want_of_room},
-    log_file::LogWriter,
+    host::{self, Running, is_for_want_of_room},
     process::ProcessId,
-    runner::{Launch, StartFailure, TaskEnd},
     system::System,
+    task::{Launch, StartFailure, TaskEnd},
 };
 
 /// How long to wait before a failed read or write is tried again. The usual cause is a full disk,
@@ -205,33 +205,22 @@ impl TasksInner {
         stop: watch::Receiver<()>,
     ) -> Result<TaskEnd, FollowError> {
         let process = running.process().clone();
-        let follow = async {
-            loop {
-                // A log that is opened again knows how much output it holds.
-                let followed = match LogWriter::open(&self.logs.path(job.id())) {
-                    Ok(mut log) => {
-                        let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| {
-                            self.wrote(job, lines);
-                        });
-                        self.host
-                            .follow(id, attempt, &job.nonce, &mut running, &mut log, told)
-                            .await
-                    }
-                    Err(error) => Err(error),
-                };
-                match followed {
-                    Err(error) if is_for_want_of_room(&error) => again_soon(job, &error).await,
-                    ended => return ended,
-                }
-            }
-        };
+        let log = self.logs.path(job.id());
+        let follow = self.host.follow(
+            job.id(),
+            &job.input.started_by,
+            &job.nonce,
+            &mut running,
+            &log,
+            |lines| self.wrote(job, lines),
+        );
         tokio::select! {
             ended = follow => Ok(ended?),
             never = self.stop_process(job, &process, stop) => match never {},
         }
     }
 
-    /// Starts the process, records it, and only then lets it pass its gate.
+    /// Starts the keeper, records it, and only then gives it its order.
     async fn start_process(
         &self,
         job: &mut Job,
@@ -240,13 +229,14 @@ impl TasksInner {
             Ok(secrets) => secrets,
             Err(failure) => return Ok(Err(failure)),
         };
-        let shell = Shell {
-            entry_point: job.definition.entry_point.clone(),
-            command: job.definition.command.clone(),
-            environment: environment(&job.input),
+        let order = order::of(
+            environment(&job.input),
             secrets,
-        };
-        let gated = match self.host.start(job.id(), &shell).await {
+            &job.nonce,
+            &self.host.folders(job.id()),
+            self.logs.path(job.id()),
+        );
+        let gated = match self.host.start(job.id(), &order).await {
             Ok(gated) => gated,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -342,7 +332,7 @@ impl TasksInner {
         Ok(ended)
     }
 
-    /// When a stop is requested: sends TERM to the script, which passes it on, and KILL to
+    /// When a stop is requested: sends TERM to the keeper, which passes it on, and KILL to
     /// everything after [`STOP_SECONDS`].
     async fn stop_process(
         &self,

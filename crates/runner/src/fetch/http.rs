@@ -100,7 +100,7 @@ impl Server {
         let mut builder = self
             .0
             .network
-            .client()
+            .client()?
             .request(request.method.clone(), request.url.clone())
             .body(request.body.clone());
         for (name, value) in &request.headers {

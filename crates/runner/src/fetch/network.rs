@@ -2,8 +2,9 @@
 //! so a static program finds its way in an empty image too.
 
 use std::{
+    cell::OnceCell,
     error::Error as StdError,
-    io,
+    fs, io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -66,7 +67,9 @@ impl ReceivedBytes {
 /// The ways to a server.
 pub(super) struct Network {
     runtime: Runtime,
-    client: reqwest::Client,
+    settings: NetworkSettings,
+    /// Made when it is first needed: it reads certificates.
+    client: OnceCell<reqwest::Client>,
     resolver: Resolver,
     received: ReceivedBytes,
 }
@@ -75,7 +78,7 @@ impl Network {
     /// Makes them by the settings.
     ///
     /// # Errors
-    /// When a setting cannot be read.
+    /// When the system does not allow it.
     pub(super) fn new(
         settings: &NetworkSettings,
         received: ReceivedBytes,
@@ -86,12 +89,11 @@ impl Network {
             .map_err(|error| {
                 FetchFault::last(format!("cannot prepare for the network: {error}"))
             })?;
-        let resolver = Resolver::new();
-        let client = client(settings, resolver.clone())?;
         Ok(Self {
             runtime,
-            client,
-            resolver,
+            settings: settings.clone(),
+            client: OnceCell::new(),
+            resolver: Resolver::new(),
             received,
         })
     }
@@ -102,8 +104,15 @@ impl Network {
     }
 
     /// The HTTP client. It follows no redirect and sends no credentials by itself.
-    pub(super) fn client(&self) -> &reqwest::Client {
-        &self.client
+    ///
+    /// # Errors
+    /// When a setting cannot be read.
+    pub(super) fn client(&self) -> Result<&reqwest::Client, FetchFault> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = client(&self.settings, self.resolver.clone())?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// The count of bytes that came.
@@ -207,14 +216,16 @@ fn client(settings: &NetworkSettings, resolver: Resolver) -> Result<reqwest::Cli
 fn tls(settings: &NetworkSettings) -> Result<rustls::ClientConfig, FetchFault> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if let Some(pem) = &settings.authorities {
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            let added = certificate.map(|certificate| roots.add(certificate));
-            if !matches!(added, Ok(Ok(()))) {
-                return Err(FetchFault::last(
-                    "the further certificates are not certificates of authorities in PEM form",
-                ));
-            }
+    for pem in further_authorities(settings)? {
+        let mut has_any = false;
+        for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
+            // A system's own list may hold some that are too old to be read.
+            has_any |= roots.add(certificate).is_ok();
+        }
+        if !has_any {
+            return Err(FetchFault::last(
+                "the further certificates are not certificates of authorities in PEM form",
+            ));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -222,4 +233,22 @@ fn tls(settings: &NetworkSettings) -> Result<rustls::ClientConfig, FetchFault> {
         .with_safe_default_protocol_versions()
         .map_err(|error| FetchFault::last(format!("cannot prepare TLS: {error}")))?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn further_authorities(settings: &NetworkSettings) -> Result<Vec<Vec<u8>>, FetchFault> {
+    let mut all: Vec<_> = settings
+        .authorities
+        .iter()
+        .map(|pem| pem.clone().into_bytes())
+        .collect();
+    if let Some(path) = &settings.authorities_file {
+        let read = fs::read(path).map_err(|error| {
+            FetchFault::last(format!(
+                "the certificates in {} cannot be read: {error}",
+                path.display()
+            ))
+        });
+        all.push(read?);
+    }
+    Ok(all)
 }

@@ -1,0 +1,370 @@
+//! The keeper: it starts a command, writes its output down, and sees to it that nothing of it is left
+//! when it has ended.
+//!
+//! It is one process with one thread, so that a run costs little. It outlives the mycli that started
+//! it.
+
+use std::{
+    fs, io,
+    io::{PipeReader, PipeWriter, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use domain::{
+    marker::{self, PREFIX},
+    script::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT},
+    stored,
+};
+use rustix::{
+    fs::{Mode, fchmod},
+    process::Signal,
+};
+use secrecy::ExposeSecret as _;
+
+use self::{output::Output, signals::Signals, tree::Tree};
+use crate::order::{CommandLine, FetchOrder, FetchOutcome, RunOrder};
+
+mod output;
+mod platform;
+mod signals;
+mod tree;
+
+/// The exit status of a command whose program is not there (POSIX, `sh`, "Exit Status for
+/// Commands").
+const EXIT_NOT_FOUND: i32 = 127;
+/// The exit status of a command whose program cannot be run (the same).
+const EXIT_NOT_EXECUTABLE: i32 = 126;
+/// How long to wait for more output once no process of the command is left. Only a process that the
+/// command handed its output to, outside of its own tree, can keep it open.
+const LAST_OUTPUT: Duration = Duration::from_millis(100);
+/// How often to look whether what is being killed is gone. A process dies within some milliseconds.
+const LOOK: Duration = Duration::from_millis(2);
+/// How long to wait for a process that does not die, because the kernel holds it (a network file
+/// system that does not answer).
+const UNKILLABLE: Duration = Duration::from_secs(5);
+/// The exit status of a command that was killed: 128 and the number of KILL.
+const EXIT_KILLED: i32 = 137;
+/// The shell of commands that are text.
+const SHELL: &str = "/bin/sh";
+
+/// Carries out an order to its end. Returns the exit status for the keeper itself.
+///
+/// # Errors
+/// When nothing could be started.
+pub fn run(order: RunOrder) -> io::Result<i32> {
+    platform::hide()?;
+    let mut keeper = Keeper::new(order)?;
+    let status = match keeper.set_up() {
+        Ok(folder) => keeper.command(&folder),
+        Err(reason) => {
+            keeper.output.note(&reason);
+            keeper.mark(&format!("fail:{reason}"));
+            EXIT_SET_UP_FAILED
+        }
+    };
+    keeper.output.end();
+    // The log is complete once both streams have told their end. Here they are one file.
+    keeper.mark("ended");
+    keeper.mark("ended");
+    keeper.output.settle();
+    Ok(status)
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChildEnd {
+    /// By itself.
+    Itself,
+    /// The keeper was told to end it.
+    Told,
+    /// Its time was over.
+    TimedOut,
+}
+
+/// What becomes of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It runs, until its time is over.
+    Running(Option<Instant>),
+    /// It was signalled, and is killed at this moment.
+    Stopping(Instant),
+    /// All of it is being killed since this moment.
+    Killing(Instant),
+}
+
+struct Keeper {
+    order: RunOrder,
+    signals: Signals,
+    output: Output,
+    tree: Tree,
+}
+
+impl Keeper {
+    fn new(order: RunOrder) -> io::Result<Self> {
+        let signals = Signals::new()?;
+        let tree = Tree::of_this_process()?;
+        let output = Output::open(&order.log)?;
+        Ok(Self {
+            order,
+            signals,
+            output,
+            tree,
+        })
+    }
+
+    /// Writes a marker line. Its token tells no other word's token, since the command can read the
+    /// log.
+    fn mark(&mut self, said: &str) {
+        let word = said.split(':').next().unwrap_or_default();
+        let token = marker::token(self.order.nonce.expose_secret(), word);
+        let version = stored::FORM;
+        self.output
+            .line(&format!("{PREFIX}{token}:{version}:{said}"));
+    }
+
+    /// Fetches the repository, if there is one. Returns the folder that the command starts in, or why
+    /// there is none.
+    fn set_up(&mut self) -> Result<PathBuf, String> {
+        let Some(fetch) = self.order.fetch.clone() else {
+            return Ok(self.order.folder.clone());
+        };
+        self.mark("setup");
+        if let Some(note) = self.order.note.clone() {
+            self.output.note(&note);
+        }
+        let fetched = self.fetch(&fetch);
+        if fetched.is_err() {
+            let _not_there = fs::remove_dir_all(&fetch.into);
+        }
+        let commit = fetched?;
+        self.mark(&format!("commit:{commit}"));
+        let variable = (
+            "MYCLI_COMMIT".to_owned(),
+            crate::order::EnvironmentValue(commit.into()),
+        );
+        self.order.environment.extend([variable]);
+        Ok(fetch.into)
+    }
+
+    fn fetch(&mut self, order: &FetchOrder) -> Result<String, String> {
+        let not_started = |error: io::Error| format!("the fetch cannot be started: {error}");
+        let (reading, writing) = output_pipe().map_err(not_started)?;
+        let mut child = start_fetch(order, writing).map_err(not_started)?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let text = order.to_json();
+        // Of its own thread: a child that is gone or slow to read must not hold the keeper up.
+        thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&text)));
+        let limit = self.order.set_up_seconds;
+        let limit_from_now = Some(Duration::from_secs(limit));
+        let (end, _) = self.follow(&child, reading, limit_from_now, |_| {});
+        match end {
+            ChildEnd::TimedOut => Err(format!("cloning {} took longer than {limit} s", order.repo)),
+            ChildEnd::Told => Err(format!("stopped while cloning {}", order.repo)),
+            ChildEnd::Itself => outcome(stdout),
+        }
+    }
+
+    /// Runs the command in this folder to its end.
+    fn command(&mut self, folder: &Path) -> i32 {
+        let mut command = match &self.order.command {
+            CommandLine::Text(text) => {
+                let mut shell = Command::new(SHELL);
+                shell.args(["-c", "--", text]);
+                shell
+            }
+            CommandLine::Words(words) => {
+                let mut program = Command::new(words.first().map_or("", String::as_str));
+                program.args(words.get(1..).unwrap_or_default());
+                program
+            }
+        };
+        self.mark("start");
+        let environment = self
+            .order
+            .environment
+            .iter()
+            .map(|(name, value)| (name, value.0.expose_secret()));
+        command
+            .env_clear()
+            .envs(environment)
+            .current_dir(folder)
+            .stdin(Stdio::null());
+        let spawned = output_pipe().and_then(|(reading, writing)| {
+            command.stdout(writing.try_clone()?).stderr(writing);
+            Ok((tree::in_a_group_of_its_own(&mut command).spawn()?, reading))
+        });
+        // It holds the pipe open until now.
+        drop(command);
+        let (child, reading) = match spawned {
+            Ok(started) => started,
+            Err(error) => return self.not_started(&error),
+        };
+        let limit = self.order.timeout_seconds.map(Duration::from_secs);
+        let (end, code) = self.follow(&child, reading, limit, |keeper| keeper.mark("timeout"));
+        if end == ChildEnd::TimedOut {
+            return EXIT_TIMED_OUT;
+        }
+        self.mark(&format!("exit:{code}"));
+        code
+    }
+
+    /// Tells why the command's program did not start, as a shell does.
+    fn not_started(&mut self, error: &io::Error) -> i32 {
+        let program = match &self.order.command {
+            CommandLine::Text(_) => SHELL,
+            CommandLine::Words(words) => words.first().map_or("", String::as_str),
+        };
+        let (code, why) = match error.kind() {
+            io::ErrorKind::NotFound => (EXIT_NOT_FOUND, "not found".to_owned()),
+            _ => (EXIT_NOT_EXECUTABLE, error.to_string()),
+        };
+        let note = format!("{program}: {why}");
+        self.output.note(&note);
+        self.mark(&format!("exit:{code}"));
+        code
+    }
+
+    /// Follows a child until it and everything that it started has ended, and all of the output is
+    /// written. Returns how it ended, and its exit status as a shell has it. `expired` is called as
+    /// soon as its time is over.
+    fn follow(
+        &mut self,
+        child: &Child,
+        reading: PipeReader,
+        limit: Option<Duration>,
+        expired: impl Fn(&mut Self),
+    ) -> (ChildEnd, i32) {
+        let pid = child.id().cast_signed();
+        let mut reading = Some(reading);
+        let mut phase = Phase::Running(limit.map(|limit| Instant::now() + limit));
+        let (mut end, mut code) = (ChildEnd::Itself, None);
+        loop {
+            let reaped = self.tree.reap();
+            let own = reaped.ended.iter().find(|(ended, _)| *ended == pid);
+            code = code.or(own.map(|(_, code)| *code));
+            if reaped.is_nobody_left {
+                break;
+            }
+            let (now, told) = (Instant::now(), self.signals.told());
+            phase = match (phase, told) {
+                // The command has ended by itself. What it left behind ends with it.
+                (Phase::Running(_), _) if code.is_some() => Phase::Killing(now),
+                (Phase::Running(_), Some(signal)) => {
+                    end = ChildEnd::Told;
+                    self.stop(signal, now)
+                }
+                (Phase::Running(Some(deadline)), None) if deadline <= now => {
+                    end = ChildEnd::TimedOut;
+                    expired(self);
+                    self.stop(Signal::TERM, now)
+                }
+                (Phase::Stopping(kill_at), _) if kill_at <= now => Phase::Killing(now),
+                (phase, _) => phase,
+            };
+            let until = match phase {
+                Phase::Running(deadline) => deadline,
+                Phase::Stopping(kill_at) => Some(kill_at),
+                Phase::Killing(since) if now - since > UNKILLABLE => break,
+                Phase::Killing(_) => {
+                    self.tree.kill();
+                    Some(now + LOOK)
+                }
+            };
+            self.wait(&mut reading, until);
+        }
+        self.drain(reading);
+        (end, code.unwrap_or(EXIT_KILLED))
+    }
+
+    /// Passes a signal on to the whole tree.
+    fn stop(&mut self, signal: Signal, now: Instant) -> Phase {
+        self.tree.signal(signal);
+        Phase::Stopping(now + Duration::from_secs(self.order.grace_seconds))
+    }
+
+    /// Waits until something happens, this moment at the latest, and writes output down.
+    fn wait(&mut self, reading: &mut Option<PipeReader>, until: Option<Instant>) {
+        if let Some(retry_at) = self.output.blocked_until() {
+            // There is no disk space. The command waits until it is read from again.
+            let until = until.map_or(retry_at, |until| until.min(retry_at));
+            self.signals.wait(None, Some(until));
+            self.output.retry();
+        } else if self.signals.wait(reading.as_ref(), until) {
+            self.read(reading);
+        }
+    }
+
+    /// Writes down what the pipe holds, and lets go of it at its end.
+    fn read(&mut self, reading: &mut Option<PipeReader>) {
+        let Some(pipe) = reading else {
+            return;
+        };
+        let mut chunk = [0; 64 * 1024];
+        match pipe.read(&mut chunk) {
+            Ok(0) => *reading = None,
+            Ok(read) => self.output.write(&chunk[..read]),
+            Err(error) if is_passing(&error) => {}
+            Err(_) => *reading = None,
+        }
+    }
+
+    /// Writes down the rest of the output. Nobody of the tree is left to write more.
+    fn drain(&mut self, mut reading: Option<PipeReader>) {
+        let until = Instant::now() + LAST_OUTPUT;
+        while reading.is_some() {
+            self.output.settle();
+            if self.signals.wait(reading.as_ref(), Some(until)) {
+                self.read(&mut reading);
+            } else if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a read may be tried again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+/// The pipe for the output of a child. Both of its streams go into it, so that their order stays.
+fn output_pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reading, writing) = io::pipe()?;
+    rustix::io::ioctl_fionbio(&reading, true)?;
+    // Lets a command that has changed its user open /dev/stdout. Where pipes have no modes, it
+    // cannot.
+    let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
+    Ok((reading, writing))
+}
+
+fn start_fetch(order: &FetchOrder, notes: PipeWriter) -> io::Result<Child> {
+    fs::create_dir_all(&order.into)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .arg("fetch")
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(notes);
+    tree::in_a_group_of_its_own(&mut command).spawn()
+}
+
+/// What the fetch says has become of it.
+fn outcome(stdout: Option<ChildStdout>) -> Result<String, String> {
+    let mut text = Vec::new();
+    if let Some(mut stdout) = stdout {
+        let _broken = stdout.read_to_end(&mut text);
+    }
+    match serde_json::from_slice(&text) {
+        Ok(FetchOutcome::Done(fetched)) => Ok(fetched.commit),
+        Ok(FetchOutcome::Failed(fault)) => Err(fault.reason),
+        Err(_) => Err("the fetch ended without a result".into()),
+    }
+}
