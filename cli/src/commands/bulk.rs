@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::request::lines::{self, BulkLine, JsonKeys, LineFaults, ReadyLine};
 use crate::{
     client::Client,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     request::{draft::RunDraft, encoding, flags::RunFlags, git},
@@ -83,9 +83,8 @@ pub(crate) struct Bulk {
     /// Check the lines and print them as they would be sent; run nothing
     #[arg(long)]
     dry_run: bool,
-    /// With --local: run in this machine's own shell, and ignore the image
-    #[arg(long)]
-    host: bool,
+    #[command(flatten)]
+    machine: MachineFlags,
     #[command(flatten)]
     run: RunFlags,
 }
@@ -105,7 +104,7 @@ impl Bulk {
         }
         // The client comes first, so that a first-time user is told what is missing before git or
         // the network is asked anything.
-        let client = context.client(self.host).await?;
+        let client = context.client(self.machine).await?;
         let ended = self.submit(context, &client).await;
         client.close(&context.screen).await;
         ended

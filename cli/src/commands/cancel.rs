@@ -15,7 +15,7 @@ use domain::{
 use crate::{
     client::{ApiError, Client, PAUSE, api::Got},
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     runs::{
@@ -68,7 +68,7 @@ impl CancelArgs {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let ended = match &self.group {
             Some(group) => self.cancel_group(context, &client, group).await,
             None => self.cancel(context, &client).await,

@@ -6,7 +6,7 @@ use deploy::doctor::{Check, CheckVerdict, Facts, judge};
 use crate::{
     client::{Call, Client},
     commands::rollout::VERSION,
-    config::{context::Context, target::AwsFlags},
+    config::{context::Context, machine::MachineFlags, target::AwsFlags},
     exit,
     failure::Failure,
     terminal::output,
@@ -64,7 +64,7 @@ impl Doctor {
 
 async fn api(context: &Context) -> Result<(), String> {
     let client = context
-        .client(false)
+        .client(MachineFlags::default())
         .await
         .map_err(|error| error.to_string())?;
     let Client::Remote(_) = &client else {

@@ -69,7 +69,7 @@ impl Exec {
         }
         // The client comes first, so that a first-time user is told what is missing before git or
         // the network is asked anything.
-        let client = context.client(self.launch.host).await?;
+        let client = context.client(self.launch.machine).await?;
         let ended = self.submit(context, &client, draft.await).await;
         client.close(&context.screen).await;
         ended

@@ -7,6 +7,7 @@ use domain::forget::Forgotten;
 use crate::{
     config::{
         context::{Context, local_options},
+        machine::MachineFlags,
         target::AwsFlags,
     },
     exit,
@@ -67,7 +68,11 @@ impl Forget {
     }
 
     async fn here(&self, context: &Context) -> Result<u8, Failure> {
-        let machine = Machine::open(local_options(context.home.local()?, false)).await?;
+        let machine = Machine::open(local_options(
+            context.home.local()?,
+            MachineFlags::default(),
+        ))
+        .await?;
         let forgotten = self.of_machine(context, &machine).await;
         if let Err(error) = machine.close().await {
             context

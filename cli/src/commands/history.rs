@@ -13,7 +13,7 @@ use domain::{
 
 use crate::{
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     request::number::whole,
@@ -68,7 +68,7 @@ impl History {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let (limit, since) = (self.limit.to_string(), self.since.map(moment::exact));
         let filter = [
             ("limit", Some(limit.as_str())),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::{
     client::{ApiError, Call, Client, api::path},
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     local,
@@ -107,7 +107,7 @@ impl KeysArgs {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let done = match &self.action {
             Action::Create { name, role } => create(context, &client, name, (*role).into()).await,
             Action::List => list(context, &client).await,

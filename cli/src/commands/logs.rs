@@ -6,7 +6,7 @@ use domain::{Timestamp, execution::ExecutionStatus, id::ExecutionId};
 use crate::{
     client::Client,
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     request::number::whole,
@@ -57,7 +57,7 @@ impl LogsArgs {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let ended = self.show(context, &client).await;
         client.close(&context.screen).await;
         ended

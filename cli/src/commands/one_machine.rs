@@ -15,6 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::{
     config::{
         context::{Context, local_options},
+        machine::MachineFlags,
         settings,
     },
     exit,
@@ -60,9 +61,8 @@ struct MachineAddress {
     /// Folder of the history [default: ~/.mycli/local]
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Run in this machine's own shell, and ignore the image
-    #[arg(long)]
-    host: bool,
+    #[command(flatten)]
+    machine: MachineFlags,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -131,7 +131,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 impl MachineAddress {
     fn options(&self, context: &Context) -> Result<local::Options, Failure> {
         let dir = self.dir.clone().map_or_else(|| context.home.local(), Ok)?;
-        Ok(local_options(dir, self.host))
+        Ok(local_options(dir, self.machine))
     }
 }
 
@@ -267,7 +267,7 @@ impl Prune {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let place = MachineAddress {
             dir: self.dir,
-            host: false,
+            machine: MachineFlags::default(),
         };
         let local::Upkeep {
             executions,

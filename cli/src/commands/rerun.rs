@@ -73,7 +73,7 @@ impl RerunArgs {
     /// # Errors
     /// Every failure except the run's own.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(self.launch.host).await?;
+        let client = context.client(self.launch.machine).await?;
         let ended = match (self.failed, &self.run.group) {
             (true, Some(group)) => self.all_again(context, &client, group).await,
             _ => self.again(context, &client).await,

@@ -15,7 +15,7 @@ use crate::{
     client::{ApiError, Client},
     commands::cancel,
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     runs::{follow, group, group::Counts},
@@ -49,7 +49,7 @@ impl Status {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let shown = match &self.group {
             Some(group) => GroupStatus::of(&client, group)
                 .await

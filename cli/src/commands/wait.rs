@@ -5,7 +5,7 @@ use clap::Args;
 use crate::{
     client::Client,
     commands::completions::values,
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     runs::follow::{self, FollowEnd},
@@ -35,7 +35,7 @@ impl Wait {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let ended = self.wait(context, &client).await;
         client.close(&context.screen).await;
         ended

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Call, Client, api::path},
-    config::context::Context,
+    config::{context::Context, machine::MachineFlags},
     exit,
     failure::Failure,
     terminal::output,
@@ -34,7 +34,7 @@ impl WhoamiArgs {
     /// # Errors
     /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let client = context.client(false).await?;
+        let client = context.client(MachineFlags::default()).await?;
         let shown = show(context, &client).await;
         client.close(&context.screen).await;
         shown.map(|()| exit::SUCCESS)

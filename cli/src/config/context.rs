@@ -12,6 +12,7 @@ use crate::{
     config::{
         home::Home,
         known_stacks,
+        machine::MachineFlags,
         settings::{ConfigFile, ProfileEntry, SettingsError},
     },
     failure::Failure,
@@ -192,9 +193,9 @@ impl Context {
     ///
     /// # Errors
     /// Nothing is configured, or the configuration cannot be used.
-    pub(crate) async fn client(&self, host_only: bool) -> Result<Client, Failure> {
+    pub(crate) async fn client(&self, machine: MachineFlags) -> Result<Client, Failure> {
         if self.global.local {
-            let options = local_options(self.home.local()?, host_only);
+            let options = local_options(self.home.local()?, machine);
             return Ok(Client::Local(local::Machine::open(options).await?));
         }
         let endpoint = self.endpoint()?.ok_or_else(|| unconfigured(self.example))?;
@@ -239,10 +240,11 @@ impl Context {
 }
 
 /// The options for opening this machine's store and runner.
-pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
+pub(crate) fn local_options(dir: PathBuf, machine: MachineFlags) -> local::Options {
     local::Options {
         dir,
-        host_only,
+        host_only: machine.host,
+        git: machine.git.into(),
         bounds: local::Bounds::None,
         submitter: user(),
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use domain::request::{MAX_PARALLEL_MAX, PRIORITY_MAX, RETRIES_MAX, SubmitRequest};
 
 use crate::commands::completions::values;
+use crate::config::machine::MachineFlags;
 use crate::request::{
     env_file::{self, EnvFileError, Variable},
     number::whole,
@@ -96,9 +97,8 @@ pub(crate) struct LaunchFlags {
     /// Check the request and print it; run nothing
     #[arg(long, conflicts_with = "detach")]
     pub(crate) dry_run: bool,
-    /// With --local: run in this machine's own shell, and ignore the image
-    #[arg(long)]
-    pub(crate) host: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineFlags,
 }
 
 impl RunFlags {

@@ -48,7 +48,7 @@ pub(crate) async fn run(
     request: SubmitRequest,
     flags: LaunchFlags,
 ) -> Result<u8, Failure> {
-    if let (true, Some(image)) = (flags.host, &request.image) {
+    if let (true, Some(image)) = (flags.machine.host, &request.image) {
         context.screen.say(&format!(
             "runs in this machine's own shell (--host), not in the image {image}"
         ));

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
+    fmt,
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     os::unix::fs::DirBuilderExt as _,
@@ -68,7 +69,6 @@ pub struct Folders {
 }
 
 /// A keeper that waits for its order.
-#[derive(Debug)]
 pub struct Gated {
     child: Child,
     gate: Option<ChildStdin>,
@@ -93,6 +93,15 @@ impl Running {
         match self {
             Self::Child(_, process) | Self::Found(process) => process,
         }
+    }
+}
+
+/// Omits the order, which holds secrets.
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gated")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,9 +202,16 @@ impl HostRunner {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(&self, task_id: &str, order: &RunOrder) -> Result<Gated, StartFailure> {
-        self.spawn(task_id, order)
-            .await
-            .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
+        self.spawn(task_id, order).await.map_err(|error| {
+            let why = match error.kind() {
+                io::ErrorKind::PermissionDenied => format!(
+                    "{error}: programs must be allowed to run from {} (is it mounted with noexec?)",
+                    self.programs.display()
+                ),
+                _ => error.to_string(),
+            };
+            StartFailure::never(format!("CannotStartProcessError: {why}"))
+        })
     }
 
     async fn spawn(&self, task_id: &str, order: &RunOrder) -> io::Result<Gated> {
@@ -258,13 +274,18 @@ impl HostRunner {
         self.take_over_output(task_id, log)?;
         tail.drain(&mut written)?;
         let code = status.and_then(|status| status.code());
+        // The status of a keeper that could not begin is not the command's.
+        let own = code.filter(|_| tail.has_started);
+        let exit_code = own.or(tail.outcome);
+        let reason = match (exit_code, tail.has_started, code) {
+            (Some(_), _, _) => None,
+            (None, true, _) => Some("the keeper of its command was killed"),
+            (None, false, Some(_)) => Some(COULD_NOT_BEGIN),
+            (None, false, None) => Some(NEVER_STARTED),
+        };
         Ok(TaskEnd {
-            exit_code: code.or_else(|| tail.outcome()),
-            reason: match (code.or_else(|| tail.outcome()), tail.has_started) {
-                (Some(_), _) => None,
-                (None, true) => Some("the keeper of its command was killed".to_owned()),
-                (None, false) => Some(NEVER_STARTED.to_owned()),
-            },
+            exit_code,
+            reason: reason.map(str::to_owned),
             stopped_at: System.now(),
         })
     }
@@ -360,6 +381,10 @@ fn remove_file(path: &Path) -> io::Result<()> {
 /// because mycli died, or it was killed in its set-up.
 pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
+/// The reason for a keeper that ended by itself before its command began and before its set-up failed:
+/// its log cannot be opened, or this machine has no room for another process.
+pub const COULD_NOT_BEGIN: &str = "its keeper could not begin";
+
 /// Kills a process and all other processes of its attempt.
 pub async fn kill(process: &ProcessId, attempt: &str) {
     process.signal(Signal::KILL);
@@ -386,6 +411,7 @@ struct Tail<'a> {
     partial: Vec<u8>,
     /// Whether the command began.
     has_started: bool,
+    /// The exit status that the keeper wrote down, if it did.
     outcome: Option<i32>,
 }
 
@@ -399,11 +425,6 @@ impl<'a> Tail<'a> {
             has_started: false,
             outcome: None,
         }
-    }
-
-    /// The exit status that the keeper wrote down, if it did.
-    fn outcome(&self) -> Option<i32> {
-        self.outcome
     }
 
     /// Reads new lines. Returns whether there were any.

@@ -27,5 +27,6 @@ pub use database::Limits;
 pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, Upkeep, prune, supervise};
 pub use process::keep_inherited_files;
 pub use remains::Remains;
+pub use runner::order::GitProgram;
 pub use server::serve;
 pub use store::latest;

@@ -29,6 +29,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use runner::order::GitProgram;
+
 use crate::{
     database::{self, Limits},
     remains::Remains,
@@ -52,6 +54,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
+    /// What clones repositories for runs on the host.
+    pub git: GitProgram,
     /// The limits on the work that runs at once.
     pub bounds: Bounds,
     /// The name that in-process submissions are recorded under.
@@ -405,6 +409,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     let pruned = machine.parts.database.prune(before).await?;
     let tasks = &machine.parts.worker.tasks;
     tasks.prune_logs().await?;
+    tasks.remove_old_programs();
     let remains = tasks.tidy().await?;
     // `remains` above already holds all of this text.
     let _told = tasks.remains().tell();

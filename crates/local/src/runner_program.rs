@@ -8,8 +8,6 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use sha2::{Digest as _, Sha256};
-
 /// The program, for the system and the processor that mycli was built for.
 pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mycli-runner"));
 
@@ -19,8 +17,8 @@ pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mycli-runn
 /// # Errors
 /// When it cannot be written.
 pub fn install(folder: &Path) -> io::Result<PathBuf> {
-    let digest = hex::encode(&Sha256::digest(PROGRAM)[..8]);
-    let path = folder.join(format!("mycli-runner-{digest}"));
+    let name = name();
+    let path = folder.join(&name);
     let is_whole = |metadata: &fs::Metadata| metadata.len() == PROGRAM.len() as u64;
     if fs::metadata(&path).as_ref().is_ok_and(is_whole) {
         return Ok(path);
@@ -30,7 +28,7 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
     static DRAFTS: AtomicU32 = AtomicU32::new(0);
     let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
     let pid = std::process::id();
-    let draft = folder.join(format!("mycli-runner-{digest}.{pid}.{number}"));
+    let draft = folder.join(format!("{name}.{pid}.{number}"));
     let written = fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -43,6 +41,30 @@ pub fn install(folder: &Path) -> io::Result<PathBuf> {
         let _gone = fs::remove_file(&draft);
     }
     written.map(|()| path)
+}
+
+fn name() -> String {
+    format!("mycli-runner-{}", env!("RUNNER_DIGEST"))
+}
+
+/// Removes the programs of other versions of mycli from a folder. A process that runs one of them
+/// goes on, and a mycli that needs one puts it down again.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub fn remove_others(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let own = name();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name() != own.as_str() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -63,6 +85,20 @@ mod tests {
         });
         assert_eq!(paths.len(), 1);
         assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 1);
+    }
+
+    #[test]
+    fn those_of_other_versions_are_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        remove_others(&folder.path().join("nowhere")).expect("nothing to remove");
+        let own = install(folder.path()).expect("it is written");
+        fs::write(folder.path().join("mycli-runner-0123456789abcdef"), "old").expect("written");
+        remove_others(folder.path()).expect("removed");
+        let left: Vec<_> = fs::read_dir(folder.path())
+            .expect("read")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        assert_eq!(left, [own]);
     }
 
     #[test]

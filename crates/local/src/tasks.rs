@@ -17,9 +17,11 @@ use domain::{
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, mpsc, watch};
 
+use runner::order::GitProgram;
+
 use crate::{
     container::ContainerRunner, database::Database, form, host::HostRunner, log_file::LocalLogs,
-    remains::Remains, secrets, system::System,
+    remains::Remains, runner_program, secrets, system::System,
 };
 
 mod follow;
@@ -74,6 +76,8 @@ pub struct Setup {
     pub secrets: secrets::SecretFiles,
     /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
+    /// What clones repositories for runs on the host.
+    pub git: GitProgram,
 }
 
 /// ECS on one machine. Cheap to clone.
@@ -194,6 +198,13 @@ impl LocalTasks {
     #[must_use]
     pub fn remains(&self) -> Remains {
         self.0.setup.remains.clone()
+    }
+
+    /// Removes the programs for tasks that other versions of mycli have put down.
+    pub fn remove_old_programs(&self) {
+        if let Err(error) = runner_program::remove_others(&self.0.setup.programs_dir) {
+            tracing::warn!(%error, "a program of another version cannot be removed");
+        }
     }
 
     /// Removes the logs of tasks that have no record any more.
@@ -437,6 +448,7 @@ mod tests {
             home: folder.path().to_owned(),
             secrets: secrets::SecretFiles::new(at("secrets")),
             host_only: true,
+            git: GitProgram::default(),
         };
         let (send, reports) = mpsc::unbounded_channel();
         let (tell, changed) = watch::channel(());

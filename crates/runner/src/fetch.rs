@@ -37,6 +37,7 @@ mod credentials;
 mod error;
 mod git;
 mod http;
+mod known_hosts;
 mod lfs;
 mod network;
 mod reference;
@@ -125,9 +126,9 @@ impl Fetch<'_> {
         levels: u8,
     ) -> Result<(), FetchFault> {
         for submodule in submodules::of(repo, commit)? {
-            let named = |fault: FetchFault| FetchFault {
-                reason: format!("submodule {}: {}", submodule.path, fault.reason),
-                ..fault
+            let named = |fault: FetchFault| {
+                let reason = format!("submodule {}: {}", submodule.path, fault.reason);
+                FetchFault::new(fault.kind, reason)
             };
             let Some(levels) = levels.checked_sub(1) else {
                 return Err(named(FetchFault::last(format!(

@@ -9,4 +9,9 @@ pub mod fetch;
 pub mod log;
 pub mod order;
 #[cfg(feature = "program")]
+pub mod platform;
+#[cfg(feature = "program")]
 pub mod run;
+
+/// The program's name, by which lists of processes show it.
+pub const PROGRAM: &str = "mycli-runner";

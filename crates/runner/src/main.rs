@@ -8,22 +8,32 @@ use std::{
 use runner::{
     fetch::{self, check_out},
     order::{FetchOrder, FetchOutcome},
-    run,
+    platform, run,
 };
 
 /// What the program can be told to do.
 const USAGE: &str = "usage: mycli-runner fetch | run | --version";
-/// The exit status of a keeper that got no order.
+/// The exit status of a keeper that got no order, or could not begin.
 const EXIT_NO_ORDER: u8 = 125;
 
 fn main() -> ExitCode {
+    // Orders hold credentials. From the first moment on, no other process of this user reads them.
+    if let Err(error) = platform::hide() {
+        tell(&format!("mycli: {error}"));
+        return ExitCode::from(EXIT_NO_ORDER);
+    }
     let subcommand = std::env::args().nth(1).unwrap_or_default();
     let done = match subcommand.as_str() {
         "fetch" => fetch_here(),
-        fetch::CHILD => read_order().and_then(|order| fetch::fetch_once(&order)),
+        fetch::CHILD => platform::die_with_parent()
+            .and_then(|()| read_order())
+            .and_then(|order| fetch::fetch_once(&order)),
         "run" => match run_here() {
             Ok(status) => return status,
-            Err(error) => Err(error),
+            Err(error) => {
+                tell(&format!("mycli: {error}"));
+                return ExitCode::from(EXIT_NO_ORDER);
+            }
         },
         fetch::CREDENTIAL => fetch::credential_helper(&std::env::args().nth(2).unwrap_or_default()),
         "--version" => {
@@ -69,6 +79,7 @@ fn read_order() -> io::Result<FetchOrder> {
 /// Fetches and checks out as the order on stdin says. Notes go to stderr, and what became of it to
 /// stdout.
 fn fetch_here() -> io::Result<()> {
+    platform::die_with_parent()?;
     let order = read_order()?;
     let fetched = fetch::fetch_in_child(&order, &mut io::stderr());
     let done = fetched.and_then(|fetched| check_out(&order.into).map(|_| fetched));

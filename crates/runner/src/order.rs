@@ -64,7 +64,7 @@ impl FetchOrder {
 }
 
 /// The settings for reaching servers.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkSettings {
     /// Further certificates of authorities to trust, in PEM form.
@@ -79,6 +79,17 @@ pub struct NetworkSettings {
     pub no_proxy: Option<String>,
     /// How many seconds no byte may come from a server that is waited for; 60 if it is not set.
     pub silence_seconds: Option<u32>,
+}
+
+/// Omits the proxies: their addresses may hold passwords.
+impl fmt::Debug for NetworkSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetworkSettings")
+            .field("authorities_file", &self.authorities_file)
+            .field("no_proxy", &self.no_proxy)
+            .field("silence_seconds", &self.silence_seconds)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A credential and the hosts that it is for.
@@ -208,6 +219,9 @@ pub struct FetchFault {
     pub reason: String,
 }
 
+/// The most characters of a reason.
+const REASON_MAX: usize = 2000;
+
 impl FetchFault {
     /// A failure that may pass by itself.
     pub fn passing(reason: impl fmt::Display) -> Self {
@@ -224,13 +238,13 @@ impl FetchFault {
         Self::new(FetchFaultKind::NeedsGit, reason)
     }
 
-    fn new(kind: FetchFaultKind, reason: impl fmt::Display) -> Self {
+    /// A failure of this kind. The reason is put on one line, and cut to 2,000 characters: a server
+    /// may have written it.
+    pub fn new(kind: FetchFaultKind, reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
         let words: Vec<_> = reason.split_whitespace().collect();
-        Self {
-            kind,
-            reason: words.join(" "),
-        }
+        let reason = words.join(" ").chars().take(REASON_MAX).collect();
+        Self { kind, reason }
     }
 }
 

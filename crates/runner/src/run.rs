@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     io::{PipeReader, PipeWriter, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
@@ -15,20 +16,21 @@ use std::{
 
 use domain::{
     marker::{self, PREFIX},
-    script::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT},
+    script::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, variable::ATTEMPT_ID},
     stored,
 };
 use rustix::{
     fs::{Mode, fchmod},
+    io::Errno,
     process::Signal,
 };
 use secrecy::ExposeSecret as _;
 
 use self::{output::Output, signals::Signals, tree::Tree};
 use crate::order::{CommandLine, FetchOrder, FetchOutcome, RunOrder};
+use crate::{PROGRAM, platform};
 
 mod output;
-mod platform;
 mod signals;
 mod tree;
 
@@ -55,15 +57,10 @@ const SHELL: &str = "/bin/sh";
 /// # Errors
 /// When nothing could be started.
 pub fn run(order: RunOrder) -> io::Result<i32> {
-    platform::hide()?;
     let mut keeper = Keeper::new(order)?;
     let status = match keeper.set_up() {
         Ok(folder) => keeper.command(&folder),
-        Err(reason) => {
-            keeper.output.note(&reason);
-            keeper.mark(&format!("fail:{reason}"));
-            EXIT_SET_UP_FAILED
-        }
+        Err(reason) => keeper.fail(&reason),
     };
     keeper.output.end();
     // The log is complete once both streams have told their end. Here they are one file.
@@ -152,7 +149,9 @@ impl Keeper {
     fn fetch(&mut self, order: &FetchOrder) -> Result<String, String> {
         let not_started = |error: io::Error| format!("the fetch cannot be started: {error}");
         let (reading, writing) = output_pipe().map_err(not_started)?;
-        let mut child = start_fetch(order, writing).map_err(not_started)?;
+        let attempt = self.order.environment.get(ATTEMPT_ID);
+        let attempt = attempt.map(|value| value.0.expose_secret());
+        let mut child = start_fetch(order, attempt, writing).map_err(not_started)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let text = order.to_json();
         // Of its own thread: a child that is gone or slow to read must not hold the keeper up.
@@ -182,6 +181,10 @@ impl Keeper {
             }
         };
         self.mark("start");
+        // Without this line on record, the next mycli would start the command again.
+        if let Err(reason) = self.settle_unless_told() {
+            return self.fail(&reason);
+        }
         let environment = self
             .order
             .environment
@@ -200,7 +203,7 @@ impl Keeper {
         drop(command);
         let (child, reading) = match spawned {
             Ok(started) => started,
-            Err(error) => return self.not_started(&error),
+            Err(error) => return self.not_started(&error, folder),
         };
         let limit = self.order.timeout_seconds.map(Duration::from_secs);
         let (end, code) = self.follow(&child, reading, limit, |keeper| keeper.mark("timeout"));
@@ -211,8 +214,38 @@ impl Keeper {
         code
     }
 
+    /// Waits until everything is on record, unless the keeper is told to end.
+    fn settle_unless_told(&mut self) -> Result<(), String> {
+        loop {
+            if self.signals.told().is_some() {
+                return Err("stopped before the command began".into());
+            }
+            let Some(retry_at) = self.output.blocked_until() else {
+                return Ok(());
+            };
+            self.signals.wait(None, Some(retry_at));
+            self.output.retry();
+        }
+    }
+
+    /// Tells that the command could not begin. Returns the keeper's exit status.
+    fn fail(&mut self, reason: &str) -> i32 {
+        self.output.note(reason);
+        self.mark(&format!("fail:{reason}"));
+        EXIT_SET_UP_FAILED
+    }
+
     /// Tells why the command's program did not start, as a shell does.
-    fn not_started(&mut self, error: &io::Error) -> i32 {
+    fn not_started(&mut self, error: &io::Error, folder: &Path) -> i32 {
+        if !folder.is_dir() {
+            return self.fail(&format!("there is no folder {}", folder.display()));
+        }
+        let is_for_want = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        if is_for_want {
+            return self.fail(&format!("the command cannot be started: {error}"));
+        }
         let program = match &self.order.command {
             CommandLine::Text(_) => SHELL,
             CommandLine::Words(words) => words.first().map_or("", String::as_str),
@@ -248,7 +281,12 @@ impl Keeper {
             if reaped.is_nobody_left {
                 break;
             }
-            let (now, told) = (Instant::now(), self.signals.told());
+            let now = Instant::now();
+            // A signal that comes later than its child's end is for what comes next.
+            let told = match phase {
+                Phase::Running(_) if code.is_none() => self.signals.told(),
+                _ => None,
+            };
             phase = match (phase, told) {
                 // The command has ended by itself. What it left behind ends with it.
                 (Phase::Running(_), _) if code.is_some() => Phase::Killing(now),
@@ -267,9 +305,13 @@ impl Keeper {
             let until = match phase {
                 Phase::Running(deadline) => deadline,
                 Phase::Stopping(kill_at) => Some(kill_at),
-                Phase::Killing(since) if now - since > UNKILLABLE => break,
+                Phase::Killing(since) if now - since > UNKILLABLE => {
+                    self.output
+                        .note("a process of the command cannot be killed, and goes on");
+                    break;
+                }
                 Phase::Killing(_) => {
-                    self.tree.kill();
+                    self.tree.kill(pid);
                     Some(now + LOOK)
                 }
             };
@@ -314,7 +356,9 @@ impl Keeper {
     /// Writes down the rest of the output. Nobody of the tree is left to write more.
     fn drain(&mut self, mut reading: Option<PipeReader>) {
         let until = Instant::now() + LAST_OUTPUT;
-        while reading.is_some() {
+        // One that never stops writing is not waited for.
+        let at_last = until + LAST_OUTPUT;
+        while reading.is_some() && Instant::now() < at_last {
             self.output.settle();
             if self.signals.wait(reading.as_ref(), Some(until)) {
                 self.read(&mut reading);
@@ -343,13 +387,20 @@ fn output_pipe() -> io::Result<(PipeReader, PipeWriter)> {
     Ok((reading, writing))
 }
 
-fn start_fetch(order: &FetchOrder, notes: PipeWriter) -> io::Result<Child> {
+fn start_fetch(order: &FetchOrder, attempt: Option<&str>, notes: PipeWriter) -> io::Result<Child> {
     fs::create_dir_all(&order.into)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    // By its attempt, mycli finds what outlives a keeper that is killed.
+    let path = std::env::var("PATH").ok();
+    let environment = [("PATH", path.as_deref()), (ATTEMPT_ID, attempt)];
+    let environment = environment
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let mut command = Command::new(platform::own_program()?);
     command
+        .arg0(PROGRAM)
         .arg("fetch")
         .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(environment)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(notes);

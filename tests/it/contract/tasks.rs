@@ -275,6 +275,7 @@ async fn on_this_machine() -> (
         home: folder.path().to_owned(),
         secrets: SecretFiles::new(at("secrets")),
         host_only: true,
+        git: local::GitProgram::default(),
     };
     let (reports, heard) = mpsc::unbounded_channel();
     let tasks = LocalTasks::new(

@@ -72,6 +72,8 @@ struct Lfs {
     git: String,
     /// The store of files, if that is another server.
     store: Option<String>,
+    /// Where its own store redirects to. Its batch answers then give headers that prove something.
+    moved_to: Option<String>,
     /// The paths and `Authorization` headers of requests.
     seen: Arc<Mutex<Vec<(String, String)>>>,
 }
@@ -129,6 +131,12 @@ async fn answer(
         .lock()
         .expect("seen")
         .push((path.clone(), shown.clone()));
+    if let (true, Some(moved_to)) = (path.starts_with("/store/"), &lfs.moved_to) {
+        let moved = Response::builder()
+            .status(StatusCode::TEMPORARY_REDIRECT)
+            .header(header::LOCATION, format!("{moved_to}{path}"));
+        return moved.body(Body::empty()).expect("an answer");
+    }
     if path.starts_with("/store/") {
         return Response::new(Body::from(lfs.content));
     }
@@ -147,14 +155,22 @@ async fn answer(
             (&json!("download"), &Method::POST)
         );
         let store = lfs.store.as_ref().unwrap_or(&own);
-        let objects: Vec<_> = asked["objects"].as_array().expect("objects").iter().map(|object| {
-            let oid = object["oid"].as_str().expect("an id");
-            let action = match &lfs.store {
-                Some(_) => json!({"href": format!("{store}/store/{oid}"), "header": {"X-Signed": "yes"}}),
-                None => json!({"href": format!("{store}/store/{oid}")}),
-            };
-            json!({"oid": oid, "size": object["size"], "actions": {"download": action}})
-        }).collect();
+        let objects: Vec<_> = asked["objects"]
+            .as_array()
+            .expect("objects")
+            .iter()
+            .map(|object| {
+                let oid = object["oid"].as_str().expect("an id");
+                let mut action = json!({"href": format!("{store}/store/{oid}")});
+                if lfs.store.is_some() {
+                    action["header"] = json!({"X-Signed": "yes"});
+                }
+                if lfs.moved_to.is_some() {
+                    action["header"] = json!({"Authorization": "Basic b3duOnBsYW50ZWQ="});
+                }
+                json!({"oid": oid, "size": object["size"], "actions": {"download": action}})
+            })
+            .collect();
         let text = json!({"transfer": "basic", "objects": objects}).to_string();
         return Response::new(Body::from(text));
     }
@@ -182,6 +198,7 @@ fn lfs(server: &HttpServer) -> Lfs {
         content: CONTENT,
         git: server.url_of(""),
         store: None,
+        moved_to: None,
         seen: Arc::default(),
     }
 }
@@ -242,6 +259,29 @@ fn the_token_goes_to_the_servers_own_api_and_not_to_a_store_elsewhere() {
     assert!(
         batches.iter().any(|(_, shown)| !shown.is_empty()),
         "{batches:?}"
+    );
+}
+
+#[test]
+fn the_headers_of_a_file_do_not_follow_a_redirect_to_another_server() {
+    let git_server = HttpServer::of(origin(), Habits::default());
+    let other = serve(lfs(&git_server));
+    let server = serve(Lfs {
+        moved_to: Some(other.url.clone()),
+        ..lfs(&git_server)
+    });
+    let got = fetch(&format!("{}/large.git", server.url), json!({"lfs": true}));
+    assert_eq!(got.text("folder/a.bin").as_bytes(), CONTENT, "{got:?}");
+    let is_shown = |server: &LfsServer| {
+        let seen = server.seen.lock().expect("seen");
+        let store = seen.iter().filter(|(path, _)| path.starts_with("/store/"));
+        store
+            .map(|(_, shown)| !shown.is_empty())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (is_shown(&server), is_shown(&other)),
+        (vec![true], vec![false])
     );
 }
 

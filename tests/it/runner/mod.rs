@@ -2,6 +2,7 @@
 
 mod clone;
 mod hostile;
+mod keep;
 mod large_files;
 mod program;
 mod reach;

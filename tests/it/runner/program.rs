@@ -110,6 +110,51 @@ fn a_child_that_is_killed_is_told_of_in_words() {
     assert_eq!(fault.kind, FetchFaultKind::Final);
 }
 
+/// Another process of the same user reads nothing of a fetch, which has credentials in its memory.
+#[test]
+fn a_fetch_is_closed_to_other_processes_of_its_user() {
+    assert!(rustix::process::geteuid().is_root(), "setpriv takes root");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let folder = tempfile::tempdir().expect("a folder");
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(folder.path(), everyone).expect("set");
+    let copy = folder.path().join("mycli-runner");
+    fs::copy(program(), &copy).expect("copied");
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
+    let mut parent = Command::new("setpriv")
+        .args(nobody)
+        .arg(copy)
+        .arg("fetch")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = parent.stdin.take().expect("a pipe");
+    stdin
+        .write_all(order.to_string().as_bytes())
+        .expect("it reads");
+    drop(stdin);
+    let _connection = silent.accept().expect("the child connects");
+    let children = format!("/proc/{0}/task/{0}/children", parent.id());
+    let child = fs::read_to_string(children)
+        .expect("read")
+        .trim()
+        .to_owned();
+    for pid in [parent.id().to_string(), child] {
+        let read = Command::new("setpriv")
+            .args(nobody)
+            .args(["cat", &format!("/proc/{pid}/environ")])
+            .stderr(Stdio::null())
+            .status();
+        assert!(!read.expect("it runs").success(), "{pid}");
+    }
+    parent.kill().expect("killed");
+    parent.wait().expect("ours");
+}
+
 /// A child whose parent is killed ends by itself.
 #[test]
 fn a_child_does_not_outlive_its_parent() {

@@ -45,7 +45,7 @@ fn inner_of(url: &str) -> &str {
     url.trim_end_matches('/').rsplit('/').next().unwrap_or(url)
 }
 
-fn with(credentials: Value, program: &str) -> Value {
+fn with(credentials: &Value, program: &str) -> Value {
     json!({"submodules": true, "credentials": credentials, "git": program})
 }
 
@@ -72,7 +72,7 @@ fn nested_and_relative_ones_are_fetched_with_the_token_of_their_server() {
     );
     let url = server.url_of("outer.git");
     for program in ["library", "system"] {
-        let got = fetch(&url, with(basic("x-access-token", "tok-3n"), program));
+        let got = fetch(&url, with(&basic("x-access-token", "tok-3n"), program));
         assert_eq!(got.text("f"), "outer\n", "{got:?}");
         assert_eq!(got.text("libs/middle/f"), "middle\n");
         assert_eq!(got.text("libs/middle/deep/inner/f"), "inner\n");
@@ -147,7 +147,7 @@ fn one_at_another_server_gets_no_token_of_ours() {
     let proof = json!({"basic": {"username": "x-access-token", "password": "tok-3n"}});
     let got = fetch(
         &url,
-        with(json!([{"hosts": [host], "proof": proof}]), "library"),
+        with(&json!([{"hosts": [host], "proof": proof}]), "library"),
     );
     assert!(
         got.reason().contains("submodule x:") && got.reason().contains("there is none for it"),

@@ -12,7 +12,10 @@ use domain::{
 
 use crate::{
     client::Client,
-    config::context::{Context, Global},
+    config::{
+        context::{Context, Global},
+        machine::MachineFlags,
+    },
     local,
     terminal::{log::LogForm, screen::one_line},
 };
@@ -151,7 +154,7 @@ fn ask<T>(context: &Context, question: impl AsyncFnOnce(&Client) -> Option<T>) -
         .enable_all()
         .build()
         .ok()?;
-    runtime.block_on(async { question(&context.client(false).await.ok()?).await })
+    runtime.block_on(async { question(&context.client(MachineFlags::default()).await.ok()?).await })
 }
 
 /// The context of the command line that is being typed. `None` if it names a stack or an endpoint

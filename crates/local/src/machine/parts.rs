@@ -18,6 +18,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use runner::order::GitProgram;
+
 use crate::{
     database::{Database, Limits, WorkerId},
     failpoint,
@@ -90,6 +92,7 @@ impl MachineParts {
             home,
             secrets: secrets.clone(),
             host_only: options.host_only,
+            git: options.git,
         };
         let tasks = LocalTasks::new(
             database.clone(),
@@ -358,6 +361,9 @@ fn spawn_supervisor(options: &Options) -> io::Result<()> {
         .arg(&options.dir);
     if options.host_only {
         command.arg("--host");
+    }
+    if options.git == GitProgram::System {
+        command.args(["--git", "system"]);
     }
     failpoint!("machine.spawn_supervisor.before");
     command

@@ -23,7 +23,8 @@ pub(crate) fn boot() -> Option<String> {
 /// Returns the process with this pid (proc(5), `stat`). The name in parentheses may contain
 /// anything, so fields are counted from the last parenthesis.
 pub(crate) fn process(pid: i32) -> Option<Process> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
     let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
     Some(Process {
         is_zombie: matches!(*fields.first()?, "Z" | "X"),

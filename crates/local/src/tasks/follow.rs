@@ -193,7 +193,15 @@ impl TasksInner {
             // The command surely never began, so this is not a second start.
         }
         match self.start_process(job).await? {
-            Ok(running) => self.follow_running(job, running, stop).await.map(Ok),
+            Ok(running) => {
+                let ended = self.follow_running(job, running, stop).await?;
+                Ok(match ended.reason.as_deref() {
+                    Some(reason @ host::COULD_NOT_BEGIN) => Err(StartFailure::never(format!(
+                        "CannotStartProcessError: {reason}"
+                    ))),
+                    _ => Ok(ended),
+                })
+            }
             Err(failure) => Ok(Err(failure)),
         }
     }
@@ -235,6 +243,7 @@ impl TasksInner {
             &job.nonce,
             &self.host.folders(job.id()),
             self.logs.path(job.id()),
+            self.setup.git,
         );
         let gated = match self.host.start(job.id(), &order).await {
             Ok(gated) => gated,

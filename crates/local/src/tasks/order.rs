@@ -12,8 +12,8 @@ use domain::{
     script::variable,
 };
 use runner::order::{
-    CommandLine, Credential, Credentials, EnvironmentValue, FetchOrder, NetworkSettings, Proof,
-    RunOrder,
+    CommandLine, Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram,
+    NetworkSettings, Proof, RunOrder,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -42,6 +42,7 @@ pub(super) fn of(
     nonce: &str,
     folders: &Folders,
     log: PathBuf,
+    git: GitProgram,
 ) -> RunOrder {
     let mut given: BTreeMap<String, SecretString> = variables
         .into_iter()
@@ -76,7 +77,7 @@ pub(super) fn of(
         credentials: credentials(&repo, username, token, key),
         known_hosts: known_hosts.unwrap_or_else(|| domain::script::KNOWN_HOSTS.to_owned()),
         network: network(),
-        git: runner::order::GitProgram::default(),
+        git,
         repo,
     });
     let environment = host::clean_environment(folders)

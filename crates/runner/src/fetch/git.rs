@@ -1,8 +1,8 @@
-//! Real git in the place of our library (`--git=system`), for what the library cannot do. It gets
+//! Real git in the place of our library (`--git system`), for what the library cannot do. It gets
 //! the same credentials, by a helper that asks this process.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -67,7 +67,9 @@ impl GitRemote {
         let mut environment = environment(private.path());
         let mut credential = None;
         if let Some(basic) = basic {
-            let program = std::env::current_exe().map_err(|error| not_ready(&error))?;
+            let program = crate::platform::own_program()
+                .and_then(fs::canonicalize)
+                .map_err(|error| not_ready(&error))?;
             let origin = basic.origin();
             // git passes the text to a shell, and a path may hold anything.
             environment.push(("MYCLI_RUNNER".into(), program.display().to_string()));
@@ -151,7 +153,7 @@ impl GitRemote {
             .spawn(git_dir, arguments, input)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => {
-                    FetchFault::last("git is not here, and --git=system asks for it")
+                    FetchFault::last("git is not here, and --git system asks for it")
                 }
                 _ => FetchFault::last(format!("git cannot be started: {error}")),
             })?;

@@ -15,6 +15,9 @@ use crate::order::FetchFault;
 /// The most redirects that are followed, one after the other.
 const REDIRECTS_MAX: usize = 5;
 
+/// The headers that go along when a redirect leads to another server.
+const HARMLESS: [&str; 3] = ["accept", "content-type", "git-protocol"];
+
 /// The server of a repository.
 #[derive(Clone)]
 pub(super) struct Server(Rc<ServerInner>);
@@ -61,7 +64,13 @@ impl Server {
             match response.status() {
                 StatusCode::UNAUTHORIZED if self.may_offer(&request.url) => self.0.asked.set(true),
                 status if status.is_redirection() => {
-                    request.url = target(&request.url, &response)?;
+                    let target = target(&request.url, &response)?;
+                    if target.origin() != request.url.origin() {
+                        // Its headers may prove to the first server who we are.
+                        let is_harmless = |name: &HeaderName| HARMLESS.contains(&name.as_str());
+                        request.headers.retain(|(name, _)| is_harmless(name));
+                    }
+                    request.url = target;
                     if request.method == Method::POST && !keeps_method(status) {
                         return Err(FetchFault::last(format!(
                             "the server answered a POST with the redirect {status}"
@@ -69,7 +78,10 @@ impl Server {
                     }
                 }
                 status if status.is_success() => return Ok(response),
-                status => return Err(refused(status, &request.url, self.0.basic.is_some())),
+                status => {
+                    let was_shown = self.0.asked.get() && self.is_own(&request.url);
+                    return Err(refused(status, &request.url, was_shown));
+                }
             }
         }
         Err(FetchFault::last(format!(
@@ -93,7 +105,13 @@ impl Server {
 
     /// Whether the server at this URL may be shown the credential, and was not yet.
     fn may_offer(&self, url: &Url) -> bool {
-        !self.0.asked.get() && self.0.basic.as_ref().is_some_and(|basic| basic.is_for(url))
+        !self.0.asked.get() && self.is_own(url)
+    }
+
+    /// Whether the credential is for the server at this URL.
+    fn is_own(&self, url: &Url) -> bool {
+        let basic = self.0.basic.as_ref();
+        basic.is_some_and(|basic| basic.is_for(url))
     }
 
     fn send_once(&self, request: &Request) -> Result<Response, FetchFault> {
@@ -139,11 +157,11 @@ fn keeps_method(status: StatusCode) -> bool {
 }
 
 /// What a status that is no success means.
-fn refused(status: StatusCode, url: &Url, had_credential: bool) -> FetchFault {
+fn refused(status: StatusCode, url: &Url, was_shown: bool) -> FetchFault {
     let host = url.host_str().unwrap_or_default();
     let code = status.as_u16();
     match code {
-        401 if had_credential => FetchFault::last(format!(
+        401 if was_shown => FetchFault::last(format!(
             "authentication failed: {host} does not accept the credential"
         )),
         401 => FetchFault::last(format!(

@@ -35,6 +35,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/vnd.git-lfs+json
 const POINTER_MAX: u64 = 1024;
 /// The first line of a pointer (git-lfs, docs/spec.md).
 const VERSION: &str = "version https://git-lfs.github.com/spec/v1";
+/// The longest answer about a batch, in bytes. A signed address and its headers take some 3 KB.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
 /// How many files one request asks for. git-lfs does the same.
 const BATCH: usize = 100;
 
@@ -294,6 +296,9 @@ impl Lfs {
         let mut text = Vec::new();
         while let Some(chunk) = self.server.next_chunk(&mut response)? {
             text.extend_from_slice(&chunk);
+            if text.len() > ANSWER_MAX {
+                return Err(unreadable(&format!("it is longer than {ANSWER_MAX} bytes")));
+            }
         }
         serde_json::from_slice(&text).map_err(|error| unreadable(&error))
     }
@@ -371,6 +376,12 @@ impl<'a> Content<'a> {
 
     fn write(&mut self, chunk: &Bytes) -> Result<(), FetchFault> {
         self.size += chunk.len() as u64;
+        if self.size > self.pointer.size {
+            return Err(FetchFault::last(format!(
+                "the large file {} is larger than its {} bytes",
+                self.pointer.oid, self.pointer.size
+            )));
+        }
         self.hash.update(chunk);
         let written = self.file.write_all(chunk);
         written.map_err(|error| self.failed(&error))

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write},
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ReceivedBytes, fetch};
 use crate::order::{FetchFault, FetchFaultKind, FetchOrder, FetchOutcome, FetchedCommit};
+use crate::{PROGRAM, platform};
 
 /// How long no byte may come from a server that is waited for (DESIGN §6). A server that prepares an
 /// answer sends a sign of life every five seconds (git-config, `uploadpack.keepAlive`).
@@ -87,7 +88,7 @@ fn note(log: &mut impl Write, text: &str) {
 /// Names the repository, and the way out if there is one.
 fn explained(order: &FetchOrder, fault: &FetchFault) -> FetchFault {
     let way_out = match fault.kind {
-        FetchFaultKind::NeedsGit => "; --git=system fetches with real git",
+        FetchFaultKind::NeedsGit => "; with --git system, real git fetches it",
         FetchFaultKind::Passing | FetchFaultKind::Final => "",
     };
     FetchFault {
@@ -107,7 +108,8 @@ fn one_try(order: &FetchOrder, log: &mut impl Write) -> Result<FetchedCommit, Fe
 }
 
 fn start(order: &FetchOrder) -> io::Result<Child> {
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = Command::new(platform::own_program()?)
+        .arg0(PROGRAM)
         .arg(CHILD)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -19,6 +19,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Output {
     log: LogWriter,
     blocked_until: Option<Instant>,
+    /// Whether the log is as long as it may be (`ulimit -f`). Nothing more is written then.
+    is_full: bool,
 }
 
 impl Output {
@@ -30,11 +32,15 @@ impl Output {
         Ok(Self {
             log: LogWriter::open(path)?,
             blocked_until: None,
+            is_full: false,
         })
     }
 
     /// Writes output of the command.
     pub(super) fn write(&mut self, bytes: &[u8]) {
+        if self.is_full {
+            return;
+        }
         let written = self.log.append(Utc::now(), bytes).map(drop);
         self.note_failure(&written);
     }
@@ -78,6 +84,8 @@ impl Output {
     }
 
     fn note_failure(&mut self, written: &io::Result<()>) {
-        self.blocked_until = written.is_err().then(|| Instant::now() + AGAIN);
+        self.is_full |=
+            matches!(written, Err(error) if error.kind() == io::ErrorKind::FileTooLarge);
+        self.blocked_until = (written.is_err() && !self.is_full).then(|| Instant::now() + AGAIN);
     }
 }

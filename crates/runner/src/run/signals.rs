@@ -10,12 +10,16 @@ use std::{
     time::Instant,
 };
 
+use nix::sys::signal::SigSet;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::Signal,
 };
 use signal_hook::{
-    consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2},
+    consts::{
+        SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU,
+        SIGXFSZ,
+    },
     flag,
     low_level::pipe,
 };
@@ -24,7 +28,7 @@ use signal_hook::{
 const ENDING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
 /// Signals that the keeper itself has no use for. A handler also makes sure that the command gets
 /// them in their default form, whatever mycli's caller ignored.
-const OTHERS: [i32; 4] = [SIGALRM, SIGPIPE, SIGUSR1, SIGUSR2];
+const OTHERS: [i32; 6] = [SIGALRM, SIGPIPE, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ];
 
 /// The signals of this process.
 pub(super) struct Signals {
@@ -52,6 +56,8 @@ impl Signals {
             flag::register_usize(signal, Arc::default(), 0)?;
         }
         pipe::register(SIGCHLD, wake)?;
+        // A caller may have blocked some of them.
+        SigSet::empty().thread_set_mask()?;
         Ok(Self { woken, told })
     }
 

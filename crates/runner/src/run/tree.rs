@@ -8,9 +8,9 @@ use std::{
     process::Command,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 
-use super::platform;
+use crate::platform;
 
 /// How often to look for processes that fork while they are being stopped.
 const PASSES: usize = 50;
@@ -78,16 +78,22 @@ impl Tree {
     pub(super) fn signal(&self, signal: Signal) {
         if self.own == 1 {
             // The kernel does it in one step for everyone but process 1.
-            let _nobody = rustix::process::kill_process_group(Pid::INIT, signal);
+            let _nobody = kill_process_group(Pid::INIT, signal);
             return;
         }
         for pid in self.descendants() {
             send(pid, signal);
+            // A stopped process gets a signal only once it goes on.
+            send(pid, Signal::CONT);
         }
     }
 
-    /// Kills all of them. They are stopped first, so that none forks away.
-    pub(super) fn kill(&self) {
+    /// Kills all of them, and the group of the child. They are stopped first, so that none forks
+    /// away.
+    pub(super) fn kill(&self, child: i32) {
+        if let Some(group) = Pid::from_raw(child) {
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
         let mut stopped = HashSet::new();
         for _ in 0..PASSES {
             let found = self.descendants();

@@ -22,7 +22,7 @@ use russh::{
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{FaultNote, note_said};
-use crate::fetch::{error::chain, network::Network};
+use crate::fetch::{error::chain, known_hosts, network::Network};
 use crate::order::FetchFault;
 
 /// How often to ask a silent server whether it is still there. A server that prepares a large pack
@@ -98,6 +98,7 @@ pub(super) fn connect(
         session: Rc::clone(&session),
         chunk: Bytes::new(),
         said: Vec::new(),
+        has_ended: false,
         fault,
     };
     let input = ServerInput {
@@ -202,17 +203,13 @@ fn pinned_keys(host: &str, port: u16, known_hosts: &str) -> Result<Vec<PublicKey
     let unreadable = |error: &dyn std::fmt::Display| {
         FetchFault::last(format!("the known hosts cannot be read: {error}"))
     };
-    let mut file = tempfile::NamedTempFile::new().map_err(|error| unreadable(&error))?;
-    file.write_all(known_hosts.as_bytes())
-        .map_err(|error| unreadable(&error))?;
-    let keys = russh::keys::known_hosts::known_host_keys_path(host, port, file.path())
-        .map_err(|error| unreadable(&error))?;
+    let keys = known_hosts::keys_of(host, port, known_hosts).map_err(|error| unreadable(&error))?;
     if keys.is_empty() {
         return Err(FetchFault::last(format!(
             "host key verification failed: no key of {host} is pinned (`mycli secrets set GIT_KNOWN_HOSTS`)"
         )));
     }
-    Ok(keys.into_iter().map(|(_, key)| key).collect())
+    Ok(keys)
 }
 
 /// The keys by which a server is known.
@@ -292,6 +289,8 @@ pub(super) struct ServerOutput {
     session: Rc<Session>,
     chunk: Bytes,
     said: Vec<u8>,
+    /// Whether the server's git has ended by itself.
+    has_ended: bool,
     fault: FaultNote,
 }
 
@@ -312,6 +311,7 @@ impl ServerOutput {
                 Some(ChannelMsg::ExtendedData { data, .. }) if self.said.len() < SAID_MAX => {
                     self.said.extend_from_slice(&data);
                 }
+                Some(ChannelMsg::ExitStatus { .. }) => self.has_ended = true,
                 Some(_) => {}
                 None => {
                     self.note();
@@ -322,7 +322,12 @@ impl ServerOutput {
     }
 
     fn note(&self) {
-        note_said(&self.fault, &String::from_utf8_lossy(&self.said));
+        if self.has_ended {
+            note_said(&self.fault, &String::from_utf8_lossy(&self.said));
+        } else {
+            let broken = FetchFault::passing("ssh: the connection broke");
+            *self.fault.borrow_mut() = Some(broken);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! macOS: `ps` tells of processes. Orphans cannot be adopted, so mycli looks for what a command left
 //! behind.
 
-use std::{io, process::Command};
+use std::{io, path::PathBuf, process::Command};
 
 /// Does nothing: macOS shows a process's memory to nobody but root.
 ///
 /// # Errors
 /// None.
-pub(crate) fn hide() -> io::Result<()> {
+pub fn hide() -> io::Result<()> {
     Ok(())
 }
 
@@ -15,12 +15,29 @@ pub(crate) fn hide() -> io::Result<()> {
 ///
 /// # Errors
 /// None.
-pub(crate) fn adopt_orphans() -> io::Result<()> {
+pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
+/// Does nothing.
+///
+/// # Errors
+/// None.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(())
+}
+
+/// This program, to be started once more.
+///
+/// # Errors
+/// When it cannot be found.
+pub fn own_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
 /// All processes that are not zombies, each with its parent.
-pub(crate) fn processes() -> Vec<(i32, i32)> {
+#[must_use]
+pub fn processes() -> Vec<(i32, i32)> {
     let listed = Command::new("/bin/ps")
         .args(["-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="])
         .output();

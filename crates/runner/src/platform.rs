@@ -6,6 +6,6 @@ mod linux;
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub(super) use self::linux::{adopt_orphans, hide, processes};
+pub use self::linux::{adopt_orphans, die_with_parent, hide, own_program, processes};
 #[cfg(target_os = "macos")]
-pub(super) use self::macos::{adopt_orphans, hide, processes};
+pub use self::macos::{adopt_orphans, die_with_parent, hide, own_program, processes};
