@@ -15,7 +15,7 @@ pub(crate) struct MachineFlags {
     pub(crate) git: GitChoice,
 }
 
-/// What clones a repository.
+/// The program that clones a repository.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GitChoice {
     // Documented at the flag: a text here would make each help longer.

@@ -54,7 +54,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
-    /// What clones repositories for runs on the host.
+    /// The program that clones repositories for runs on the host.
     pub git: GitProgram,
     /// The limits on the work that runs at once.
     pub bounds: Bounds,

@@ -76,7 +76,7 @@ pub struct Setup {
     pub secrets: secrets::SecretFiles,
     /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
-    /// What clones repositories for runs on the host.
+    /// The program that clones repositories for runs on the host.
     pub git: GitProgram,
 }
 

@@ -50,7 +50,7 @@ mod watch;
 /// Fetches a repository. Its files are not written yet: [`check_out`] does that.
 ///
 /// # Errors
-/// Why there is none. What was written may then be there in part.
+/// The reason for a failed fetch. Parts of the repository may then be there.
 pub fn fetch(order: &FetchOrder, received: ReceivedBytes) -> Result<FetchedCommit, FetchFault> {
     let network = Rc::new(Network::new(&order.network, received)?);
     let source = FetchSource {

@@ -26,7 +26,7 @@ pub struct LogWriter {
     written: u64,
     /// The current line, which has no newline yet.
     partial: Vec<u8>,
-    /// What could not be written yet, in the file's form, and how many bytes of output that is.
+    /// The text that is still to be written, in the file's form, and its bytes of output.
     unwritten: (Vec<u8>, u64),
 }
 

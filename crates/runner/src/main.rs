@@ -11,7 +11,7 @@ use runner::{
     platform, run,
 };
 
-/// What the program can be told to do.
+/// The subcommands for people.
 const USAGE: &str = "usage: mycli-runner fetch | run | --version";
 /// The exit status of a keeper that got no order, or could not begin.
 const EXIT_NO_ORDER: u8 = 125;

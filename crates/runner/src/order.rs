@@ -1,4 +1,4 @@
-//! What mycli tells the program, and what the program tells mycli. Both sides use these types.
+//! The messages between mycli and the program. Both sides use these types.
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf};
 
@@ -9,7 +9,7 @@ use domain::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What to fetch, and how.
+/// A repository to fetch, and the way to fetch it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FetchOrder {
@@ -39,12 +39,12 @@ pub struct FetchOrder {
     /// The settings for reaching servers.
     #[serde(default)]
     pub network: NetworkSettings,
-    /// What speaks git's protocol.
+    /// The program that speaks git's protocol.
     #[serde(default)]
     pub git: GitProgram,
 }
 
-/// What speaks git's protocol with a server.
+/// The program that speaks git's protocol with a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GitProgram {
@@ -98,11 +98,11 @@ impl fmt::Debug for NetworkSettings {
 pub struct Credential {
     /// The hosts.
     pub hosts: Vec<GitHost>,
-    /// What proves who we are.
+    /// The proof of who we are.
     pub proof: Proof,
 }
 
-/// What proves to a server who we are.
+/// The proof to a server of who we are.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Proof {
@@ -128,7 +128,7 @@ fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok,
 #[serde(transparent)]
 pub struct Credentials(pub Vec<Credential>);
 
-/// What was fetched.
+/// The result of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FetchedCommit {
     /// The id of the commit that HEAD names, in hexadecimal digits.
@@ -139,8 +139,8 @@ pub struct FetchedCommit {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunOrder {
-    /// The attempt's nonce, 32 hexadecimal digits. What the program says of the command it says with
-    /// tokens of it ([`domain::marker::token`]).
+    /// The attempt's nonce, 32 hexadecimal digits. The program's marker lines carry tokens of it
+    /// ([`domain::marker::token`]).
     #[serde(serialize_with = "exposed")]
     pub nonce: SecretString,
     /// The command.
@@ -187,7 +187,7 @@ impl fmt::Debug for EnvironmentValue {
     }
 }
 
-/// What became of an order to fetch.
+/// The outcome of an order to fetch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FetchOutcome {
@@ -197,7 +197,7 @@ pub enum FetchOutcome {
     Failed(FetchFault),
 }
 
-/// What can be done about a failure.
+/// The kinds of failure, by their remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FetchFaultKind {
@@ -210,10 +210,10 @@ pub enum FetchFaultKind {
     NeedsGit,
 }
 
-/// Why a fetch failed.
+/// A failure of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct FetchFault {
-    /// What can be done about it.
+    /// The kind, by its remedy.
     pub kind: FetchFaultKind,
     /// The reason on one line. It holds no credential.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! What differs between operating systems. Each has a file with the same functions.
+//! The parts that differ between operating systems. Each has a file with the same functions.
 
 #[cfg(target_os = "linux")]
 mod linux;

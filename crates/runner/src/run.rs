@@ -81,7 +81,7 @@ enum ChildEnd {
     TimedOut,
 }
 
-/// What becomes of a child.
+/// The phases of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It runs, until its time is over.
@@ -407,7 +407,7 @@ fn start_fetch(order: &FetchOrder, attempt: Option<&str>, notes: PipeWriter) -> 
     tree::in_a_group_of_its_own(&mut command).spawn()
 }
 
-/// What the fetch says has become of it.
+/// The outcome that the fetch reports.
 fn outcome(stdout: Option<ChildStdout>) -> Result<String, String> {
     let mut text = Vec::new();
     if let Some(mut stdout) = stdout {

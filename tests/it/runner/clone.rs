@@ -1,4 +1,4 @@
-//! What is cloned: each kind of reference, from each kind of server, as git would.
+//! Clones of each kind of reference, from each kind of server, as git makes them.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -14,7 +14,7 @@ struct Way {
     further: Value,
 }
 
-/// What speaks with a server.
+/// The programs that speak with a server.
 const PROGRAMS: [&str; 2] = ["library", "system"];
 
 /// Plays something with the repository behind each kind of server, by one of [`PROGRAMS`].

@@ -1,5 +1,4 @@
-//! The keeper: what it passes on to a command, what it writes down, and what it leaves behind, which is
-//! nothing.
+//! The keeper: it passes signals on, writes output down, and leaves nothing behind.
 
 use std::{
     fs,
@@ -14,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::program;
+use super::{program, start};
 use crate::script::server::Origin;
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
@@ -27,7 +26,7 @@ struct Kept {
     keeper: Child,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
@@ -93,18 +92,7 @@ fn keep_by(mut keeper: Command, command: &Value, further: Value) -> Kept {
         panic!("an object");
     };
     order.as_object_mut().expect("an object").extend(further);
-    let mut keeper = keeper
-        .arg("run")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = keeper.stdin.take().expect("a pipe");
-    stdin
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
-    drop(stdin);
+    let keeper = start(keeper.stderr(Stdio::null()), "run", &order);
     Kept { folder, keeper }
 }
 

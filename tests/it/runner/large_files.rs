@@ -61,12 +61,12 @@ fn origin() -> Origin {
     origin
 }
 
-/// What an LFS server does, and what it was sent.
+/// The behaviour of an LFS server, and the requests that it got.
 #[derive(Clone)]
 struct Lfs {
     /// The `user:password` that it asks for.
     login: Option<&'static str>,
-    /// What it gives as the file.
+    /// The content that it gives as the file.
     content: &'static [u8],
     /// The git server that it passes everything else on to.
     git: String,

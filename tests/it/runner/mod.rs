@@ -10,8 +10,9 @@ mod submodules;
 
 use std::{
     io::Write as _,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::LazyLock,
 };
 
@@ -31,7 +32,7 @@ fn program() -> &'static Path {
     &PUT.1
 }
 
-/// What became of an order to fetch.
+/// The outcome of an order to fetch.
 #[derive(Debug)]
 struct Got {
     folder: TempDir,
@@ -54,7 +55,7 @@ impl Got {
         }
     }
 
-    /// Why there is no clone.
+    /// The reason for a missing clone.
     fn reason(&self) -> &str {
         match &self.outcome {
             FetchOutcome::Failed(fault) => &fault.reason,
@@ -69,13 +70,24 @@ impl Got {
         }
     }
 
+    /// Fails unless the reason has these words.
+    fn fails_with(&self, words: &str) {
+        let reason = self.reason();
+        assert!(reason.contains(words), "{reason}");
+    }
+
+    /// How many times it was tried again.
+    fn tried_again(&self) -> usize {
+        self.notes.matches("trying again").count()
+    }
+
     /// A file's text.
     fn text(&self, path: &str) -> String {
         assert!(!self.commit().is_empty());
         std::fs::read_to_string(self.clone().join(path)).expect(path)
     }
 
-    /// What git says in the clone.
+    /// The output of git in the clone.
     fn git(&self, words: &[&str]) -> String {
         git(&self.clone(), words)
     }
@@ -95,22 +107,65 @@ fn order(folder: &Path, repo: &str, further: Value) -> Value {
     order
 }
 
+/// Starts a subcommand of the program, and gives it its order.
+fn start(command: &mut Command, subcommand: &str, order: &Value) -> Child {
+    let mut child = command
+        .arg(subcommand)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin
+        .write_all(order.to_string().as_bytes())
+        .expect("it reads");
+    child
+}
+
+/// A fetch from a server that takes connections and never answers.
+struct Waiting {
+    folder: TempDir,
+    fetch: Child,
+    connection: TcpStream,
+}
+
+impl Waiting {
+    /// Starts the fetch by this command, and waits until its child has connected.
+    fn by(command: &mut Command) -> Self {
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let folder = tempfile::tempdir().expect("a folder");
+        let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), everyone).expect("set");
+        let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
+        let fetch = start(command.stderr(Stdio::null()), "fetch", &order);
+        let (connection, _) = silent.accept().expect("the child connects");
+        Self {
+            folder,
+            fetch,
+            connection,
+        }
+    }
+
+    /// The pid of the child, which does the work.
+    fn child(&self) -> i32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.fetch.id());
+        let children = std::fs::read_to_string(children).expect("read");
+        children.trim().parse().expect("one child")
+    }
+
+    /// Ends the fetch.
+    fn end(mut self) {
+        self.fetch.kill().expect("killed");
+        self.fetch.wait().expect("ours");
+        assert!(!self.folder.path().join("clone/f").exists());
+    }
+}
+
 fn fetch_by(command: &mut Command, repo: &str, further: Value) -> Got {
     let folder = tempfile::tempdir().expect("a folder");
     let order = order(folder.path(), repo, further);
-    let mut child = command
-        .arg("fetch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
+    let child = start(command.stderr(Stdio::piped()), "fetch", &order);
     let output = child.wait_with_output().expect("it ends");
     let outcome = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     Got {

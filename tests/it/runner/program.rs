@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
     process::{Command, Stdio},
 };
 
@@ -11,7 +10,7 @@ use runner::order::{FetchFaultKind, FetchOutcome};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{fetch, order, program};
+use super::{Waiting, fetch, program};
 use crate::script::server::{Habits, HttpServer};
 
 /// The most that the program may have, in bytes.
@@ -80,28 +79,10 @@ fn a_name_that_does_not_resolve_is_said() {
 /// The kernel ends the process that takes the most memory. That is the child.
 #[test]
 fn a_child_that_is_killed_is_told_of_in_words() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = silent.local_addr().expect("an address");
-    let folder = tempfile::tempdir().expect("a folder");
-    let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
-    let mut parent = Command::new(program())
-        .arg("fetch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = parent.stdin.take().expect("a pipe");
-    stdin
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
-    drop(stdin);
-    let _connection = silent.accept().expect("the child connects");
-    let children = format!("/proc/{0}/task/{0}/children", parent.id());
-    let child = fs::read_to_string(children).expect("read");
-    let child = Pid::from_raw(child.trim().parse().expect("one child")).expect("a pid");
+    let waiting = Waiting::by(&mut Command::new(program()));
+    let child = Pid::from_raw(waiting.child()).expect("a pid");
     kill_process(child, Signal::KILL).expect("killed");
-    let output = parent.wait_with_output().expect("it ends");
+    let output = waiting.fetch.wait_with_output().expect("it ends");
     let outcome: FetchOutcome = serde_json::from_slice(&output.stdout).expect("an outcome");
     let FetchOutcome::Failed(fault) = outcome else {
         panic!("{outcome:?}");
@@ -114,36 +95,14 @@ fn a_child_that_is_killed_is_told_of_in_words() {
 #[test]
 fn a_fetch_is_closed_to_other_processes_of_its_user() {
     assert!(rustix::process::geteuid().is_root(), "setpriv takes root");
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = silent.local_addr().expect("an address");
     let folder = tempfile::tempdir().expect("a folder");
-    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(folder.path(), everyone).expect("set");
     let copy = folder.path().join("mycli-runner");
     fs::copy(program(), &copy).expect("copied");
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-    let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
-    let mut parent = Command::new("setpriv")
-        .args(nobody)
-        .arg(copy)
-        .arg("fetch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = parent.stdin.take().expect("a pipe");
-    stdin
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
-    drop(stdin);
-    let _connection = silent.accept().expect("the child connects");
-    let children = format!("/proc/{0}/task/{0}/children", parent.id());
-    let child = fs::read_to_string(children)
-        .expect("read")
-        .trim()
-        .to_owned();
-    for pid in [parent.id().to_string(), child] {
+    let waiting = Waiting::by(Command::new("setpriv").args(nobody).arg(copy));
+    for pid in [waiting.fetch.id().cast_signed(), waiting.child()] {
         let read = Command::new("setpriv")
             .args(nobody)
             .args(["cat", &format!("/proc/{pid}/environ")])
@@ -151,32 +110,15 @@ fn a_fetch_is_closed_to_other_processes_of_its_user() {
             .status();
         assert!(!read.expect("it runs").success(), "{pid}");
     }
-    parent.kill().expect("killed");
-    parent.wait().expect("ours");
+    waiting.end();
 }
 
 /// A child whose parent is killed ends by itself.
 #[test]
 fn a_child_does_not_outlive_its_parent() {
-    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = silent.local_addr().expect("an address");
-    let folder = tempfile::tempdir().expect("a folder");
-    let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
-    let mut parent = Command::new(program())
-        .arg("fetch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = parent.stdin.take().expect("a pipe");
-    stdin
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
-    drop(stdin);
-    let (mut connection, _) = silent.accept().expect("the child connects");
-    parent.kill().expect("killed");
-    parent.wait().expect("ours");
+    let waiting = Waiting::by(&mut Command::new(program()));
+    let mut connection = waiting.connection.try_clone().expect("a copy");
+    waiting.end();
     // The connection ends with the child.
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut connection, &mut rest).expect("it ends");

@@ -12,7 +12,7 @@ use std::{
 use runner::order::FetchFaultKind;
 use serde_json::json;
 
-use super::{basic, fetch, key, order, program};
+use super::{basic, fetch, key, order, program, start};
 use crate::script::server::{Habits, HttpServer, KINDS_OF_KEYS, Origin, SshServer};
 
 const TOKEN: &str = "tok-3n-planted";
@@ -126,11 +126,7 @@ fn a_redirect_is_followed_without_the_token() {
         &server.url(),
         json!({"credentials": basic("x-access-token", TOKEN)}),
     );
-    assert!(
-        got.reason().contains("authentication failed"),
-        "{}",
-        got.reason()
-    );
+    got.fails_with("authentication failed");
     assert_eq!(private.shown(), Vec::<String>::new());
 }
 
@@ -142,22 +138,13 @@ fn a_failure_that_may_pass_is_tried_three_times() {
     });
     let got = fetch(&server.url(), json!({}));
     assert_eq!(got.text("f"), "main\n");
-    assert_eq!(
-        got.notes.matches("trying again").count(),
-        2,
-        "{}",
-        got.notes
-    );
+    assert_eq!(got.tried_again(), 2, "{}", got.notes);
     let server = HttpServer::new(Habits {
         first: &[500; 20],
         ..Habits::default()
     });
     let got = fetch(&server.url(), json!({}));
-    assert!(
-        got.reason().contains("returned error: 500"),
-        "{}",
-        got.reason()
-    );
+    got.fails_with("returned error: 500");
     assert_eq!(server.asked(), 3);
 }
 
@@ -185,17 +172,8 @@ fn a_server_that_is_not_there_is_tried_three_times() {
     let address = closed.local_addr().expect("an address");
     drop(closed);
     let got = fetch(&format!("http://{address}/x.git"), json!({}));
-    assert!(
-        got.reason().contains("Connection refused"),
-        "{}",
-        got.reason()
-    );
-    assert_eq!(
-        got.notes.matches("trying again").count(),
-        2,
-        "{}",
-        got.notes
-    );
+    got.fails_with("Connection refused");
+    assert_eq!(got.tried_again(), 2, "{}", got.notes);
 }
 
 #[test]
@@ -205,17 +183,8 @@ fn a_server_that_falls_silent_is_given_up() {
         ..Habits::default()
     });
     let got = fetch(&server.url(), json!({"network": {"silence_seconds": 1}}));
-    assert!(
-        got.reason().contains("no byte came for 1 s"),
-        "{}",
-        got.reason()
-    );
-    assert_eq!(
-        got.notes.matches("trying again").count(),
-        2,
-        "{}",
-        got.notes
-    );
+    got.fails_with("no byte came for 1 s");
+    assert_eq!(got.tried_again(), 2, "{}", got.notes);
 }
 
 #[test]
@@ -268,7 +237,7 @@ fn a_further_authority_is_trusted_and_an_unknown_one_is_not() {
     let got = fetch(&url, json!({"network": {"authorities": pem}}));
     assert_eq!(got.text("f"), "main\n");
     let got = fetch(&url, json!({}));
-    assert!(got.reason().contains("ertificate"), "{}", got.reason());
+    got.fails_with("ertificate");
     assert_eq!(got.kind(), FetchFaultKind::Final);
 }
 
@@ -353,18 +322,11 @@ fn no_process_of_a_fetch_shows_a_token() {
     let mut all = credentials.as_array().expect("a list").clone();
     all.extend(key(ssh_key).as_array().expect("a list").clone());
     let order = order(folder.path(), &server.url(), json!({"credentials": all}));
-    let mut child = Command::new(program())
-        .arg("fetch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    stdin
-        .write_all(order.to_string().as_bytes())
-        .expect("it reads");
-    drop(stdin);
+    let mut child = start(
+        Command::new(program()).stderr(Stdio::null()),
+        "fetch",
+        &order,
+    );
     while !is_connected(&server) {
         thread::yield_now();
     }
@@ -406,9 +368,5 @@ fn a_repository_of_this_machine_needs_git_and_says_so() {
         &origin.path().display().to_string(),
         json!({}),
     );
-    assert!(
-        got.reason().contains("git is not on this machine"),
-        "{}",
-        got.reason()
-    );
+    got.fails_with("git is not on this machine");
 }

@@ -22,15 +22,7 @@ pub(super) fn repository(folder: &Path, name: &str, submodule: Option<(&str, &st
         )
         .expect("written");
         git(&work, &["add", ".gitmodules"]);
-        git(
-            &work,
-            &[
-                "update-index",
-                "--add",
-                "--cacheinfo",
-                &format!("160000,{commit},{path}"),
-            ],
-        );
+        link(&work, path, &commit);
     }
     git(&work, &["commit", "-q", "-m", name]);
     let bare = format!("{name}.git");
@@ -38,6 +30,13 @@ pub(super) fn repository(folder: &Path, name: &str, submodule: Option<(&str, &st
         folder,
         &["clone", "-q", "--mirror", &format!("{name}-work"), &bare],
     );
+}
+
+/// Adds a submodule's commit to what is committed next. `git add` would leave it out, as it has no
+/// files here.
+fn link(work: &Path, path: &str, commit: &str) {
+    let entry = format!("160000,{commit},{path}");
+    git(work, &["update-index", "--add", "--cacheinfo", &entry]);
 }
 
 /// The folder of the repository that an address ends with.
@@ -121,15 +120,7 @@ fn one_at_another_server_gets_no_token_of_ours() {
     fs::write(work.join(".gitmodules"), text).expect("written");
     let commit = other.origin.commit("main");
     git(&work, &["add", ".gitmodules"]);
-    git(
-        &work,
-        &[
-            "update-index",
-            "--add",
-            "--cacheinfo",
-            &format!("160000,{commit},x"),
-        ],
-    );
+    link(&work, "x", &commit);
     git(&work, &["commit", "-q", "-m", "outer"]);
     git(
         origin.folder(),

@@ -1,4 +1,4 @@
-//! What is asked of a repository, and how it is reached.
+//! The request to a repository's server, and the way to it.
 
 use std::{num::NonZeroU32, rc::Rc};
 
@@ -18,11 +18,11 @@ pub(super) struct Way<'a> {
     pub(super) credentials: &'a Credentials,
     /// The host keys that are trusted, as lines of a `known_hosts` file.
     pub(super) known_hosts: &'a str,
-    /// What speaks git's protocol.
+    /// The program that speaks git's protocol.
     pub(super) git: GitProgram,
 }
 
-/// What is asked of a server.
+/// The request to a server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask {
     /// The objects, with all that they need.

@@ -42,7 +42,7 @@ pub(super) struct GitRemote {
     /// Settings of each call.
     settings: Vec<String>,
     environment: Vec<(String, String)>,
-    /// What git reads of ours: a key, known hosts.
+    /// The folder of our files for git: a key, known hosts.
     _private: tempfile::TempDir,
     credential: Option<OwnedFd>,
     refs: Vec<Ref>,
@@ -346,7 +346,7 @@ fn refs(listed: &[u8]) -> Vec<Ref> {
     found
 }
 
-/// What a failure means, in words of git (http.c, remote-curl.c, connect.c, upload-pack.c), of curl,
+/// The meaning of a failure, in words of git (http.c, remote-curl.c, connect.c, upload-pack.c), of curl,
 /// which git repeats, or of ssh (LC_ALL=C).
 fn meaning(said: &str) -> FetchFault {
     let lines = said.lines().map(str::trim).filter(|line| {

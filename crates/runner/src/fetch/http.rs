@@ -156,7 +156,7 @@ fn keeps_method(status: StatusCode) -> bool {
     )
 }
 
-/// What a status that is no success means.
+/// The meaning of a status that is no success.
 fn refused(status: StatusCode, url: &Url, was_shown: bool) -> FetchFault {
     let host = url.host_str().unwrap_or_default();
     let code = status.as_u16();
@@ -174,7 +174,7 @@ fn refused(status: StatusCode, url: &Url, was_shown: bool) -> FetchFault {
     }
 }
 
-/// Why no answer came.
+/// The failure behind a request without an answer.
 fn unreachable_server(error: &reqwest::Error) -> FetchFault {
     let text = chain(error);
     // A certificate stays as it is; everything else on the way to a server may pass.

@@ -1,5 +1,5 @@
-//! The keys that are pinned for a host, in the form of OpenSSH's `known_hosts` (sshd(8), "SSH_KNOWN_HOSTS
-//! FILE FORMAT").
+//! The keys that are pinned for a host, in the form of OpenSSH's `known_hosts` (sshd(8),
+//! "SSH_KNOWN_HOSTS FILE FORMAT").
 
 use std::io::{self, Write as _};
 

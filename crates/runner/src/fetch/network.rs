@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How we name ourselves to servers. Some of them answer only to names that begin with `git/`.
 pub(super) const USER_AGENT: &str = concat!("git/mycli-", env!("CARGO_PKG_VERSION"));
 
-/// What came from servers. A watcher sees by it whether a fetch moves on.
+/// The count of bytes from servers. A watcher sees by it whether a fetch moves on.
 #[derive(Clone, Debug, Default)]
 pub struct ReceivedBytes(Arc<ReceivedBytesInner>);
 

@@ -1,5 +1,5 @@
-//! Which commit a reference means: a branch, then a tag, then a commit. A full commit id goes first,
-//! so that nobody who pins a commit is given a branch of that name.
+//! The commit that a reference means: a branch, then a tag, then a commit. A full commit id goes
+//! first, so that a pinned commit is never taken for a branch of that name.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use gix::{
 /// The fewest digits of a short commit id (git's own minimum).
 const SHORT_MIN: usize = 4;
 
-/// What a request asks for.
+/// The commit that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reference {
     /// The remote's default branch.
@@ -23,7 +23,7 @@ pub(super) enum Reference {
     Name(String),
 }
 
-/// What a name turned out to be.
+/// The ref that a name turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A branch, by its name without `refs/heads/`, and its commit.

@@ -18,12 +18,12 @@ mod upload_pack;
 
 /// A connection to a repository.
 pub(super) struct Connection {
-    /// What the library speaks git's protocol over.
+    /// The transport of git's protocol.
     pub(super) transport: Box<dyn Transport>,
     fault: FaultNote,
 }
 
-/// Where a transport notes why it failed. The library passes on only texts of it.
+/// A transport's note about its failure. The library passes on only texts of it.
 pub(super) type FaultNote = Rc<RefCell<Option<FetchFault>>>;
 
 impl Connection {
@@ -57,7 +57,7 @@ impl Connection {
         Ok(Self { transport, fault })
     }
 
-    /// Why a call of the library failed: what the transport noted, else the library's own words.
+    /// The failure behind an error of the library: the transport's note, else the library's own words.
     pub(super) fn fault(&self, error: &gix::Error) -> FetchFault {
         self.fault
             .borrow_mut()
@@ -85,7 +85,7 @@ pub(super) fn words(error: &gix::Error) -> String {
     super::error::chain(error)
 }
 
-/// What a failure means of which there are only words.
+/// The meaning of a failure that is known by its words only.
 fn by_words(text: &str) -> FetchFault {
     if text.contains("'dumb' protocol is not supported") {
         return FetchFault::needs_git(

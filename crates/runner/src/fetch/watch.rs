@@ -33,7 +33,7 @@ const SIGKILL: i32 = 9;
 /// The subcommand of the child.
 pub const CHILD: &str = "fetch-once";
 
-/// What the child tells its parent, a line each.
+/// The messages of the child to its parent, a line each.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum ChildReport {
@@ -51,7 +51,7 @@ enum ChildReport {
 /// Fetches a repository in a child process, three times at most. Notes go to `log`, a line each.
 ///
 /// # Errors
-/// Why there is no repository.
+/// The reason for a missing repository.
 pub fn fetch_in_child(
     order: &FetchOrder,
     log: &mut impl Write,
@@ -176,7 +176,7 @@ fn follow(
     }
 }
 
-/// Why a child ended without a last word.
+/// The failure behind a child that ended without a last word.
 fn died(status: Option<ExitStatus>) -> FetchFault {
     match status.and_then(|status| status.signal()) {
         Some(SIGKILL) => FetchFault::last(

@@ -15,7 +15,7 @@ use crate::log::LogWriter;
 /// nobody frees one faster than in 1 s.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The log of a run, as its keeper writes it. What cannot be written is kept and tried again.
+/// The log of a run, as its keeper writes it. Text that the disk does not take is kept and tried again.
 pub(super) struct Output {
     log: LogWriter,
     blocked_until: Option<Instant>,

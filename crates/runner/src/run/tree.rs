@@ -26,7 +26,7 @@ pub(super) struct Tree {
     own: i32,
 }
 
-/// What a look at ended children found.
+/// The result of a look at ended children.
 pub(super) struct Reaped {
     /// The pids and exit statuses of those that have ended since the last look.
     pub(super) ended: Vec<(i32, i32)>,

@@ -283,7 +283,7 @@ async fn authenticate(
     }
 }
 
-/// What the server's git writes.
+/// The output of the server's git.
 pub(super) struct ServerOutput {
     network: Rc<Network>,
     session: Rc<Session>,
@@ -345,7 +345,7 @@ impl Read for ServerOutput {
     }
 }
 
-/// What the server's git reads.
+/// The input of the server's git.
 pub(super) struct ServerInput {
     network: Rc<Network>,
     session: Rc<Session>,
