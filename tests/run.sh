@@ -6,6 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
 engine=tests/images/engine.sh
+docker=tests/images/docker.sh
 emulator=tests/emulator.sh
 
 export MYCLI_TESTS_CACHE=$cache # Where just, too, then looks.
@@ -18,6 +19,7 @@ wait "$builder" || true
 # An engine or emulator that runs already belongs to somebody else's test run in this clone.
 ours=()
 $engine running || ours+=("$engine")
+$docker running || ours+=("$docker")
 $emulator running || ours+=("$emulator")
 end_ours() {
   for server in "${ours[@]}"; do "$server" stop; done

@@ -33,13 +33,14 @@ NODE=20 # The oldest that dynalite runs on.
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
 PACKAGES=(
   podman runc conmon netavark aardvark-dns slirp4netns iptables debootstrap busybox-static util-linux
+  docker.io curl
   bash dash git openssh-client openssh-server procps
   faketime patch make jq
   dpkg-dev apt-utils
   gcc libc6-dev binutils openssl
   shellcheck
 )
-BENCH_PACKAGES=(curl munge slurm-wlm)
+BENCH_PACKAGES=(munge slurm-wlm)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
@@ -92,6 +93,7 @@ install_packages() {
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
   case " ${missing[*]} " in *" openssh-server "*) keep_off ssh ;; esac
+  case " ${missing[*]} " in *" docker.io "*) keep_off docker docker.socket containerd ;; esac
   case " ${missing[*]} " in *" slurm-wlm "*) keep_off munge slurmctld slurmd ;; esac
 }
 

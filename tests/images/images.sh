@@ -5,6 +5,8 @@
 #   localhost/mycli-test/busybox      ash and the other applets, static: neither git nor a package manager
 #   localhost/mycli-test/debian-git   Debian with git, bash, ssh and certificates
 #   localhost/mycli-test/debian       the same without git and ssh, apt-get there
+#   localhost/mycli-test/scratch      one static program, /busybox, and nothing else
+#   localhost/mycli-test/no-shell     Debian without a shell
 #   localhost/mycli-test/{entrypoint,workdir,user,awkward}   see Containerfile
 set -euo pipefail
 
@@ -14,7 +16,7 @@ root=$(cd "$here/../.." && pwd -P)
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}/images
 stamp=$root/target/tests/engine/images.stamp
 recipe=$(cat "$here/images.sh" "$here/Containerfile" "$(command -v busybox)" | sha256sum | cut -c1-16)
-names="busybox debian-git debian entrypoint workdir user awkward"
+names="busybox scratch debian-git debian no-shell entrypoint workdir user awkward"
 scratch=
 
 podman() {
@@ -87,6 +89,15 @@ debian_tarballs() {
   fi
   podman import --quiet "$with" localhost/mycli-test/debian-git >/dev/null
   podman import --quiet "$without" localhost/mycli-test/debian >/dev/null
+  mkdir "$scratch/no-shell"
+  tar -C "$scratch/no-shell" -xf "$without"
+  rm -f "$scratch"/no-shell/usr/bin/{sh,dash,bash,rbash,perl*}
+  tar -C "$scratch/no-shell" -cf - . | podman import --quiet - localhost/mycli-test/no-shell >/dev/null
+}
+
+scratch_tree() {
+  mkdir -p "$1"
+  cp "$(command -v busybox)" "$1/busybox"
 }
 
 current() {
@@ -102,12 +113,15 @@ build_all() {
   scratch=$(mktemp -d)
   busybox_tree "$scratch/busybox"
   tar -C "$scratch/busybox" -cf - . | podman import --quiet - localhost/mycli-test/busybox >/dev/null
+  scratch_tree "$scratch/scratch"
+  tar -C "$scratch/scratch" -cf - . | podman import --quiet - localhost/mycli-test/scratch >/dev/null
   debian_tarballs
   for target in entrypoint workdir user awkward; do
     podman build --quiet --target "$target" --tag "localhost/mycli-test/$target" \
       --file "$here/Containerfile" "$scratch/busybox/srv" >/dev/null
   done
-  podman image prune --force >/dev/null
+  # One that a container still uses stays.
+  podman image prune --force >/dev/null 2>&1 || true
   echo "$recipe" >"$stamp"
 }
 

@@ -126,7 +126,7 @@ mod local {
                 expected.exit_code
             );
             assert_eq!(
-                Value::from(execution.request.command.clone()),
+                Value::from(execution.request.command.to_string()),
                 expected.command
             );
             assert_eq!(
@@ -351,7 +351,7 @@ mod dynamo {
                 expected.exit_code
             );
             assert_eq!(
-                Value::from(execution.request.command.clone()),
+                Value::from(execution.request.command.to_string()),
                 expected.command
             );
             assert!(

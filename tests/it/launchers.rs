@@ -687,10 +687,8 @@ async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
         ..Wish::default()
     }
     .execution();
-    needs_it.request.source = Some(Source {
-        repo: "https://github.com/acme/infra".parse().unwrap(),
-        reference: None,
-    });
+    let repo = "https://github.com/acme/infra".parse().unwrap();
+    needs_it.request.source = Some(Source::new(repo, None));
     world.store.create(&needs_it, None).await.unwrap();
     let others = world.submit(3, 1).await;
     world.work().await;
@@ -716,10 +714,7 @@ async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
         }
         .execution();
         let repo = "git@github.com:acme/infra.git".parse().unwrap();
-        execution.request.source = Some(Source {
-            repo,
-            reference: None,
-        });
+        execution.request.source = Some(Source::new(repo, None));
         execution.submitted_role = role;
         execution
     };

@@ -3,15 +3,23 @@
 //! `tests/images/engine.sh` owns the process. `tests/README.md` lists the engine's differences from
 //! Docker.
 
-use std::os::unix::net::UnixStream;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use crate::sandbox::eventually;
 
 /// Static busybox: `/bin/sh` is ash. It has neither git nor a package manager.
 pub const BUSYBOX: &str = "localhost/mycli-test/busybox";
+/// One static program, `/busybox`, and nothing else.
+pub const SCRATCH: &str = "localhost/mycli-test/scratch";
+/// Debian without a shell.
+pub const NO_SHELL: &str = "localhost/mycli-test/no-shell";
 /// Debian with git, bash and an ssh client.
 pub const DEBIAN_GIT: &str = "localhost/mycli-test/debian-git";
 /// Debian with neither git nor ssh. It has `apt-get`, but no package source.
@@ -30,6 +38,162 @@ pub const AWKWARD: &str = "localhost/mycli-test/awkward";
 pub const MISSING: &str = "registry.invalid/mycli-test/missing:1";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/engine.sh");
+const DOCKER_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/docker.sh");
+
+/// Starts a real Docker daemon, with images of this module, unless it runs. Returns the value of
+/// `DOCKER_HOST`. `tests/images/docker.sh` owns it.
+///
+/// # Panics
+/// When it cannot be started, with the reason and the remedy.
+#[must_use]
+pub fn docker() -> &'static str {
+    static HOST: OnceLock<String> = OnceLock::new();
+    HOST.get_or_init(|| run(Command::new(DOCKER_SCRIPT).arg("start")))
+}
+
+/// The ids of all containers of the Docker daemon with this label, running or not.
+///
+/// # Panics
+/// When it does not answer.
+#[must_use]
+pub fn docker_containers(label: &str) -> Vec<String> {
+    run(Command::new(DOCKER_SCRIPT).args(["containers", label]))
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Kills the Docker daemon and all that it started, as a crash does.
+///
+/// # Panics
+/// When it cannot be killed.
+pub fn kill_docker() {
+    run(Command::new(DOCKER_SCRIPT).arg("kill"));
+}
+
+/// A request to an engine.
+#[derive(Debug)]
+pub struct EngineRequest {
+    /// The request line and the headers, with the empty line.
+    pub head: String,
+    /// The body, if a `Content-Length` announces one.
+    pub body: Vec<u8>,
+}
+
+/// The fate of a request.
+#[derive(Debug)]
+pub enum Passed {
+    /// It goes on to the engine, with this body.
+    On(Vec<u8>),
+    /// The engine does not see it. The answer is this JSON.
+    Answered(String),
+}
+
+/// A socket before an engine, which changes requests on their way.
+#[derive(Debug)]
+pub struct EngineProxy {
+    path: PathBuf,
+    over: Arc<AtomicBool>,
+    serving: Option<thread::JoinHandle<()>>,
+}
+
+impl EngineProxy {
+    /// Listens at this path, and passes requests on to the engine at this socket.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    pub fn at(
+        path: PathBuf,
+        engine: PathBuf,
+        change: impl Fn(&EngineRequest) -> Passed + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let over = Arc::new(AtomicBool::new(false));
+        let (ended, change) = (Arc::clone(&over), Arc::new(change));
+        let serving = thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (engine, change) = (engine.clone(), Arc::clone(&change));
+                // The client may be dead.
+                thread::spawn(move || drop(pass(client, &engine, &*change)));
+            }
+        });
+        Self {
+            path,
+            over,
+            serving: Some(serving),
+        }
+    }
+
+    /// The value of `DOCKER_HOST`.
+    #[must_use]
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+}
+
+impl Drop for EngineProxy {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        drop(UnixStream::connect(&self.path));
+        let _ended = self.serving.take().map(thread::JoinHandle::join);
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Passes on the one request of a connection, and all that follows it.
+fn pass(
+    mut client: UnixStream,
+    engine: &Path,
+    change: &dyn Fn(&EngineRequest) -> Passed,
+) -> io::Result<()> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse::<usize>().ok())?
+    };
+    let length = head.lines().find_map(header);
+    let mut body = vec![0; length.unwrap_or_default()];
+    client.read_exact(&mut body)?;
+    let request = EngineRequest { head, body };
+    let body = match change(&request) {
+        Passed::On(body) => body,
+        Passed::Answered(body) => {
+            let length = body.len();
+            return write!(
+                client,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n{body}"
+            );
+        }
+    };
+    let lines = request.head.split_inclusive("\r\n");
+    let head: String = lines
+        .map(|line| match header(line) {
+            Some(_) => format!("Content-Length: {}\r\n", body.len()),
+            None => line.to_owned(),
+        })
+        .collect();
+    let mut engine = UnixStream::connect(engine)?;
+    engine.write_all(head.as_bytes())?;
+    engine.write_all(&body)?;
+    let (mut from_client, mut to_engine) = (client.try_clone()?, engine.try_clone()?);
+    let forth = thread::spawn(move || {
+        let _either_went_away = io::copy(&mut from_client, &mut to_engine);
+        to_engine.shutdown(Shutdown::Both)
+    });
+    let _either_went_away = io::copy(&mut engine, &mut client);
+    client.shutdown(Shutdown::Both)?;
+    forth.join().unwrap_or(Ok(()))
+}
 
 /// The running engine, which all tests share. It outlives this process on purpose, because nextest
 /// runs each test in its own process. It ends when nobody uses it, or with `tests/run.sh`.
@@ -155,8 +319,6 @@ fn run(command: &mut Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-
     use super::*;
 
     /// Runs `script` in an image with its own ENTRYPOINT replaced, and returns the output.

@@ -209,7 +209,8 @@ impl Bulk {
             };
             return Ok(lines::read(&self.read(Path::new(file))?, faults));
         }
-        let command = launch::command_text(self.what.as_slice(), &self.argv)?;
+        let command = launch::command_line(self.what.as_slice(), &self.argv)?;
+        let command = serde_json::to_value(command).map_err(Failure::other)?;
         let values = match &self.map_over_file {
             Some(path) => lines::values(&self.read(path)?, faults),
             None => (1..).zip(self.map_over_values.iter().cloned()).collect(),
@@ -217,7 +218,7 @@ impl Bulk {
         let keys = |value: String| {
             let env = JsonKeys::from_iter([(VALUE.to_owned(), Value::String(value))]);
             JsonKeys::from_iter([
-                ("command".into(), Value::String(command.clone())),
+                ("command".into(), command.clone()),
                 ("env".into(), Value::Object(env)),
             ])
         };

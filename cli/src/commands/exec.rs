@@ -45,7 +45,7 @@ pub(crate) struct Exec {
         conflicts_with = "argv"
     )]
     command: Vec<String>,
-    /// A command whose words are kept as they are
+    /// A program and its arguments, run as they are and without a shell
     #[arg(last = true, value_name = "ARGV", value_hint = ValueHint::AnyPath)]
     argv: Vec<String>,
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl Exec {
     /// # Errors
     /// Every failure except the run's own.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let command = launch::command_text(&self.command, &self.argv)?;
+        let command = launch::command_line(&self.command, &self.argv)?;
         let draft = RunDraft::gather(command, &self.run, context.global.local, &context.screen);
         if self.launch.dry_run {
             let draft = draft.await?;

@@ -160,7 +160,8 @@ fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> St
         .exit_code
         .map(|code| code.to_string())
         .unwrap_or_default();
-    let what = run.request.name.as_ref().unwrap_or(&run.request.command);
+    let command = run.request.command.to_string();
+    let what = run.request.name.as_ref().unwrap_or(&command);
     let what = &run.waiting.as_ref().map_or_else(
         || what.clone(),
         |waiting| format!("{} in line: {what}", follow::ordinal(waiting.position)),

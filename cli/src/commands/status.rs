@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed},
+    api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed, RequestView},
     group::rerun::RerunCounts,
 };
 use serde::Serialize;
@@ -231,13 +231,32 @@ fn outcome_rows(page: &mut ManPage, run: &ExecutionView) {
     page.row("waiting", run.waiting.as_ref().map(follow::position));
 }
 
+/// How the repository is cloned, unless in the usual way.
+fn clone(request: &RequestView) -> Option<String> {
+    let depth = match request.depth.as_deref() {
+        None | Some("1") => None,
+        Some("full") => Some("whole history".to_owned()),
+        Some(commits) => Some(format!("{commits} commits")),
+    };
+    let further = [
+        request.submodules.then(|| "submodules".to_owned()),
+        request.lfs.then(|| "large files".to_owned()),
+    ];
+    let parts: Vec<_> = depth
+        .into_iter()
+        .chain(further.into_iter().flatten())
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 fn request_rows(page: &mut ManPage, run: &ExecutionView) {
     let request = &run.request;
     page.row("name", request.name.clone());
-    page.row("command", request.command.clone());
+    page.row("command", request.command.to_string());
     page.row("repo", request.repo.clone());
     page.row("branch", request.branch.clone());
     page.row("commit", run.commit.clone());
+    page.row("clone", clone(request));
     page.row("image", request.image.clone());
     page.row("digest", run.image_digest.clone());
     page.row("env", names(request.env.keys()));

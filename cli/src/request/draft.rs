@@ -1,7 +1,7 @@
 //! Builds the request that `exec` sends. Precedence, highest first: flags, `.mycli.yaml`, the git
 //! repository here.
 
-use domain::request::{Arch, Defaults, FieldError, SubmitRequest};
+use domain::request::{Arch, CommandLine, Defaults, FieldError, SubmitRequest};
 
 use crate::{
     failure::Failure,
@@ -22,7 +22,7 @@ impl RunDraft {
     /// # Errors
     /// A file cannot be used, or there is no repository.
     pub(crate) async fn gather(
-        command: String,
+        command: CommandLine,
         flags: &RunFlags,
         local: bool,
         screen: &Screen,

@@ -22,6 +22,16 @@ pub(crate) struct RunFlags {
     /// the remote's default]
     #[arg(long, value_name = "REF", conflicts_with = "no_repo")]
     pub(crate) branch: Option<String>,
+    /// Commits of the history to fetch, or `full` with all branches and tags (one machine only)
+    /// [default: 1]
+    #[arg(long, value_name = "N|full", conflicts_with = "no_repo")]
+    pub(crate) depth: Option<String>,
+    /// Fetch the submodules too (one machine only)
+    #[arg(long, conflicts_with = "no_repo")]
+    pub(crate) submodules: bool,
+    /// Fetch the large files (Git LFS) too (one machine only)
+    #[arg(long, conflicts_with = "no_repo")]
+    pub(crate) lfs: bool,
     /// Run without a repository
     #[arg(long)]
     pub(crate) no_repo: bool,
@@ -118,14 +128,21 @@ impl RunFlags {
         self.apply_env(request, absent)
     }
 
-    /// Sets the repository and branch. The file's branch belongs to the file's repository, so
+    /// Sets the repository, and how to clone it. The file's branch belongs to the file's repository, so
     /// giving another repository drops it.
     fn apply_source(&self, request: &mut SubmitRequest) {
         if self.no_repo || self.repo.is_some() {
             (request.repo, request.branch) = (None, None);
         }
+        if self.no_repo {
+            (request.depth, request.submodules, request.lfs) = (None, None, None);
+        }
         replace(&mut request.repo, self.repo.as_ref());
         replace(&mut request.branch, self.branch.as_ref());
+        replace(&mut request.depth, self.depth.as_ref());
+        let asked = |flag: bool| flag.then_some(&true);
+        replace(&mut request.submodules, asked(self.submodules));
+        replace(&mut request.lfs, asked(self.lfs));
     }
 
     fn apply_values(&self, request: &mut SubmitRequest) {

@@ -3,7 +3,7 @@
 use domain::{
     api::Accepted,
     id::ExecutionId,
-    request::{Changes, Defaults, FieldError, SubmitRequest},
+    request::{Changes, CommandLine, Defaults, FieldError, SubmitRequest},
 };
 
 use crate::{
@@ -16,21 +16,14 @@ use crate::{
     terminal::{output, screen::Stream},
 };
 
-/// The command's shell text: a single argument unchanged, or the words after `--`, quoted so that
-/// they stay apart.
+/// The command: a single argument is shell text, and the words after `--` are run without a shell.
 ///
 /// # Errors
-/// There are several arguments before `--`, which could be meant either way, or a word holds a NUL
-/// byte.
-pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String, Failure> {
+/// There are several arguments before `--`, which could be meant either way.
+pub(crate) fn command_line(command: &[String], argv: &[String]) -> Result<CommandLine, Failure> {
     match (command, argv) {
-        ([text], []) => Ok(text.clone()),
-        ([], words) => {
-            let words = words.iter().map(String::as_str);
-            shlex::try_join(words).map_err(|_| {
-                Failure::Usage("the command holds a NUL byte, which a shell cannot take".into())
-            })
-        }
+        ([text], []) => Ok(text.clone().into()),
+        ([], words) => Ok(CommandLine::Words(words.to_vec())),
         (words, _) => Err(Failure::Usage(format!(
             "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
             words.len()

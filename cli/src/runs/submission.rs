@@ -811,7 +811,7 @@ mod tests {
         let sent = read
             .into_iter()
             .flat_map(|chunk| chunk.executions)
-            .map(|request| request.command.unwrap());
+            .map(|request| request.command.unwrap().to_string());
         assert!(
             sent.eq(lines
                 .iter()

@@ -16,7 +16,7 @@ use crate::{
     key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
     principal::Principal,
-    request::{Changes, FieldError, SubmitRequest},
+    request::{Changes, CommandLine, FieldError, SubmitRequest},
 };
 
 /// The answer to `POST /execute`.
@@ -156,9 +156,15 @@ pub struct ExecutionView {
     reason = "the keys of SubmitRequest, which documents them"
 )]
 pub struct RequestView {
-    pub command: String,
+    pub command: CommandLine,
     pub repo: Option<String>,
     pub branch: Option<String>,
+    #[serde(default)]
+    pub depth: Option<String>,
+    #[serde(default)]
+    pub submodules: bool,
+    #[serde(default)]
+    pub lfs: bool,
     pub image: Option<String>,
     /// The variables; `null` stands for a value that is not shown to the caller.
     pub env: BTreeMap<String, Option<String>>,
@@ -354,6 +360,9 @@ impl From<&crate::request::LaunchRequest> for RequestView {
             command: request.command.clone(),
             repo: asked.repo,
             branch: asked.branch,
+            depth: asked.depth.map(|depth| depth.as_str().to_owned()),
+            submodules: asked.submodules.unwrap_or_default(),
+            lfs: asked.lfs.unwrap_or_default(),
             image: asked.image,
             env: asked
                 .env
@@ -389,6 +398,9 @@ impl From<RequestView> for SubmitRequest {
             command: Some(view.command),
             repo: view.repo,
             branch: view.branch,
+            depth: view.depth.map(Into::into),
+            submodules: Some(view.submodules).filter(|asked| *asked),
+            lfs: Some(view.lfs).filter(|asked| *asked),
             image: view.image,
             env: view
                 .env

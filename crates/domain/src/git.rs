@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::request::{RepoKind, RepoUrl, is_host};
+use crate::request::{RepoKind, RepoUrl, Source, is_host};
 
 /// The secret that holds the token for private repositories over HTTPS.
 pub const GIT_TOKEN: &str = "GIT_TOKEN";
@@ -134,9 +134,18 @@ pub fn default_hosts() -> Vec<GitHost> {
         .to_vec()
 }
 
-/// The names of the secrets that a clone of this repository may use.
+/// The names of the secrets that a clone of this source may use. A submodule may be anywhere.
 #[must_use]
-pub fn secrets_for(repo: &RepoUrl) -> &'static [&'static str] {
+pub fn secrets_for(source: &Source) -> &'static [&'static str] {
+    match source.submodules {
+        true => &[GIT_TOKEN, GIT_SSH_KEY, GIT_KNOWN_HOSTS],
+        false => secrets_of(&source.repo),
+    }
+}
+
+/// The names of the secrets that a clone of this repository alone may use.
+#[must_use]
+pub fn secrets_of(repo: &RepoUrl) -> &'static [&'static str] {
     match repo.kind() {
         RepoKind::Https | RepoKind::Http => &[GIT_TOKEN],
         RepoKind::Ssh | RepoKind::ScpLike => &[GIT_SSH_KEY, GIT_KNOWN_HOSTS],

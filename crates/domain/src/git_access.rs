@@ -1,8 +1,10 @@
 //! Selects the git secrets that a clone may use: only those for the repository's host, and only if
 //! the submitter may use them.
 
+use std::collections::BTreeMap;
+
 use crate::{
-    git::{has_hosts, secrets_for},
+    git::{GitHost, has_hosts, secrets_of},
     key::Role,
     request::{RepoUrl, Source},
     secret::SecretRecord,
@@ -13,6 +15,9 @@ use crate::{
 pub struct GitAccess {
     /// The names of the secrets.
     pub secrets: Vec<String>,
+    /// The hosts of each credential, for a clone with submodules: one may be on another host than the
+    /// repository.
+    pub hosts: BTreeMap<String, Vec<GitHost>>,
     /// Why the clone goes without a credential that is set, as a sentence for the run's log.
     pub without: Option<String>,
 }
@@ -31,7 +36,7 @@ impl GitAccess {
             [Role::Submit, Role::Admin]
                 .map(|submitter| withheld(&secret(name), &source.repo, submitter))
         };
-        secrets_for(&source.repo)
+        secrets_of(&source.repo)
             .iter()
             .flat_map(notes)
             .flatten()
@@ -48,9 +53,16 @@ impl GitAccess {
     ) -> Self {
         let mut access = Self::default();
         for secret in set {
-            match withheld(secret, &source.repo, submitter) {
-                None => access.secrets.push(secret.name.clone()),
-                why => access.without = access.without.or(why),
+            let why = withheld(secret, &source.repo, submitter);
+            let may_be_used = submitter >= secret.role;
+            if source.submodules && may_be_used && has_hosts(&secret.name) {
+                access.hosts.insert(secret.name.clone(), secret.git_hosts());
+            }
+            if why.is_none() || (source.submodules && may_be_used) {
+                access.secrets.push(secret.name.clone());
+            }
+            if secrets_of(&source.repo).contains(&secret.name.as_str()) {
+                access.without = access.without.or(why);
             }
         }
         access
@@ -82,10 +94,7 @@ mod tests {
     use crate::git::{GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN};
 
     fn source(repo: &str) -> Source {
-        Source {
-            repo: repo.parse().expect("a repository"),
-            reference: None,
-        }
+        Source::new(repo.parse().expect("a repository"), None)
     }
 
     fn secret(name: &str, role: Role, hosts: &[&str]) -> SecretRecord {
@@ -163,6 +172,30 @@ mod tests {
             Role::Submit,
             &pins
         ));
+    }
+
+    /// A submodule may be on another host than its repository.
+    #[test]
+    fn a_clone_with_submodules_gets_all_credentials_with_their_hosts() {
+        let source = Source {
+            submodules: true,
+            ..source("https://git.example.com/me/a")
+        };
+        let set = [
+            secret(GIT_TOKEN, Role::Submit, &[]),
+            secret(GIT_SSH_KEY, Role::Admin, &[]),
+            secret(GIT_KNOWN_HOSTS, Role::Submit, &[]),
+        ];
+        let access = GitAccess::of(&source, Role::Submit, &set);
+        assert_eq!(access.secrets, [GIT_TOKEN, GIT_KNOWN_HOSTS]);
+        let hosts: Vec<_> = access.hosts[GIT_TOKEN]
+            .iter()
+            .map(GitHost::to_string)
+            .collect();
+        assert_eq!(hosts, ["github.com", "gitlab.com"]);
+        assert_eq!(access.hosts.len(), 1);
+        let why = access.without.expect("the repository itself goes without");
+        assert!(why.contains("not for git.example.com"), "{why}");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use serde::{
 
 mod changes;
 mod choice;
+mod command;
+mod depth;
 mod duration;
 mod env;
 mod git_ref;
@@ -28,6 +30,8 @@ mod written;
 
 pub use changes::Changes;
 pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
+pub use command::CommandLine;
+pub use depth::{Depth, DepthError};
 pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
 pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value};
 pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
@@ -64,15 +68,24 @@ pub struct SubmitRequest {
     /// `exec`, the only action there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Shell text to run.
+    /// Shell text to run, or a program and its arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
+    pub command: Option<CommandLine>,
     /// The git repository to run it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     /// Branch, tag or commit to check out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// How much of the history to fetch: a number of commits, or `full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Scalar>,
+    /// Whether to fetch the submodules too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submodules: Option<bool>,
+    /// Whether to fetch the large files (Git LFS) too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<bool>,
     /// The Docker image to run it in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -169,8 +182,9 @@ impl<'de> Deserialize<'de> for SubmitRequest {
 /// A request that passed validation: everything that shapes a run, as history keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRequest {
-    /// Shell text to run: not blank, no NUL.
-    pub command: String,
+    /// The command: not blank, no NUL.
+    #[serde(flatten, with = "command::stored")]
+    pub command: CommandLine,
     /// The repository to clone; none means the image's own directory.
     pub source: Option<Source>,
     /// The image to run in; none means the host's own shell, on one machine only.
@@ -229,6 +243,34 @@ pub struct Source {
     pub repo: RepoUrl,
     /// The ref to check out; none means the repository's default branch.
     pub reference: Option<GitRef>,
+    /// How much of the history.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub depth: Depth,
+    /// Whether the submodules are fetched too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub submodules: bool,
+    /// Whether the large files are fetched too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lfs: bool,
+}
+
+impl Source {
+    /// The usual clone of a repository: one commit, without submodules and large files.
+    #[must_use]
+    pub fn new(repo: RepoUrl, reference: Option<GitRef>) -> Self {
+        Self {
+            repo,
+            reference,
+            depth: Depth::default(),
+            submodules: false,
+            lfs: false,
+        }
+    }
+}
+
+/// Whether a value need not be stored. Releases of before it existed do not know it.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The values for keys that a request leaves out, and the limit for its timeout.
@@ -322,15 +364,17 @@ impl From<&LaunchRequest> for SubmitRequest {
     /// Returns the request for exactly this run again, with nothing left to defaults. A rerun
     /// applies its [`Changes`] to it.
     fn from(launch: &LaunchRequest) -> Self {
+        let source = launch.source.as_ref();
         Self {
             action: None,
             command: Some(launch.command.clone()),
-            repo: launch.source.as_ref().map(|source| text_of(&source.repo)),
-            branch: launch
-                .source
-                .as_ref()
+            repo: source.map(|source| text_of(&source.repo)),
+            branch: source
                 .and_then(|source| source.reference.as_ref())
                 .map(text_of),
+            depth: source.map(|source| source.depth.to_string().into()),
+            submodules: source.map(|source| source.submodules),
+            lfs: source.map(|source| source.lfs),
             image: launch.image.as_ref().map(text_of),
             env: launch
                 .env

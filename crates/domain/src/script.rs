@@ -41,10 +41,20 @@ pub const OPEN: &str = "open";
 pub mod variable {
     /// The command, as text for `sh -c`.
     pub const COMMAND: &str = "MYCLI_COMMAND";
+    /// `1` if the command is words that are quoted for a shell, and the runner is to run them without
+    /// one. The script runs the quoted text.
+    pub const WORDS: &str = "MYCLI_WORDS";
     /// The repository to clone; none if it is empty or unset.
     pub const REPO: &str = "MYCLI_REPO";
     /// The branch, tag, or full or short commit id. If it is empty: the remote's default branch.
     pub const REF: &str = "MYCLI_REF";
+    /// How much of the history is fetched ([`Depth`](crate::request::Depth)); one commit if it is
+    /// unset. Only the runner reads it.
+    pub const DEPTH: &str = "MYCLI_DEPTH";
+    /// `1` if the submodules are fetched too. Only the runner reads it.
+    pub const SUBMODULES: &str = "MYCLI_SUBMODULES";
+    /// `1` if the large files are fetched too. Only the runner reads it.
+    pub const LFS: &str = "MYCLI_LFS";
     /// How many whole seconds the command may run, from its start; no limit if it is empty.
     pub const TIMEOUT: &str = "MYCLI_TIMEOUT";
     /// The whole seconds between TERM and KILL; 10 by default. Only tests set it.
@@ -61,6 +71,11 @@ pub mod variable {
     pub const WORKDIR: &str = "MYCLI_WORKDIR";
     /// The password for an HTTP(S) clone.
     pub const GIT_TOKEN: &str = "MYCLI_GIT_TOKEN";
+    /// The hosts that the token is for, separated by spaces; the repository's if it is unset. Only the
+    /// runner reads it.
+    pub const GIT_TOKEN_HOSTS: &str = "MYCLI_GIT_TOKEN_HOSTS";
+    /// The hosts that the private key is for, in the same way.
+    pub const SSH_KEY_HOSTS: &str = "MYCLI_SSH_KEY_HOSTS";
     /// The user name that goes with the token; `x-access-token` by default.
     pub const GIT_USERNAME: &str = "MYCLI_GIT_USERNAME";
     /// The text of the private key for an SSH clone.

@@ -12,8 +12,8 @@ use crate::{
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
     request::{
-        Arch, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret, SecretName,
-        Source,
+        Arch, Depth, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret,
+        SecretName, Source,
     },
     script::{self, variable},
     settings::Settings,
@@ -143,10 +143,16 @@ pub fn run_task(
 ) -> RunTaskInput {
     let (number, client_token) = execution.next_attempt();
     let attempt = execution.id.attempt(number);
-    let with_note = overrides(&execution.request, &attempt, nonce, git.without.as_deref());
+    let with_note = overrides(&execution.request, &attempt, nonce, git);
     // A record from before this note was counted may have no room for it.
     let overrides = match characters(&with_note) > OVERRIDES_MAX {
-        true => overrides(&execution.request, &attempt, nonce, None),
+        true => {
+            let git = GitAccess {
+                without: None,
+                ..git.clone()
+            };
+            overrides(&execution.request, &attempt, nonce, &git)
+        }
         false => with_note,
     };
     RunTaskInput {
@@ -199,26 +205,27 @@ fn tag_value(text: &str) -> String {
     text.chars().map(allowed).take(256).collect()
 }
 
-/// The overrides of a run: sizes and the container's environment. `without` is why the clone goes
-/// without a credential, for the log.
+/// The overrides of a run: sizes and the container's environment.
 #[must_use]
 pub fn overrides(
     request: &LaunchRequest,
     attempt: &AttemptId,
     nonce: &str,
-    without: Option<&str>,
+    git: &GitAccess,
 ) -> TaskOverride {
     let pair = |name: &str, value: &str| KeyValuePair {
         name: name.to_owned(),
         value: value.to_owned(),
     };
     let mut environment = vec![
-        pair(variable::COMMAND, &request.command),
+        pair(variable::COMMAND, &request.command.to_string()),
         pair(variable::TIMEOUT, &request.timeout.seconds().to_string()),
         pair(variable::NONCE, nonce),
         pair(variable::EXECUTION_ID, attempt.execution().as_str()),
         pair(variable::ATTEMPT_ID, &attempt.to_string()),
     ];
+    let flag = |name: &str, is_set: bool| is_set.then(|| pair(name, "1"));
+    environment.extend(flag(variable::WORDS, request.command.is_words()));
     if let Some(source) = &request.source {
         environment.push(pair(variable::REPO, source.repo.as_str()));
         environment.extend(
@@ -227,8 +234,22 @@ pub fn overrides(
                 .iter()
                 .map(|reference| pair(variable::REF, reference.as_str())),
         );
+        let depth = Some(source.depth).filter(|depth| *depth != Depth::default());
+        environment.extend(depth.map(|depth| pair(variable::DEPTH, &depth.to_string())));
+        environment.extend(flag(variable::SUBMODULES, source.submodules));
+        environment.extend(flag(variable::LFS, source.lfs));
         environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
+        let without = git.without.as_deref();
         environment.extend(without.map(|why| pair(variable::WITHOUT, why)));
+        for (secret, variable) in [
+            (GIT_TOKEN, variable::GIT_TOKEN_HOSTS),
+            (GIT_SSH_KEY, variable::SSH_KEY_HOSTS),
+        ] {
+            let hosts = git.hosts.get(secret);
+            let hosts =
+                hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
+            environment.extend(hosts.map(|hosts| pair(variable, &hosts.join(" "))));
+        }
     }
     let is_held = |name: &str| request.source.is_some() && git::steers_set_up(name);
     let held: Vec<_> = request
@@ -283,13 +304,11 @@ fn git_user(source: &Source) -> Option<&'static str> {
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
-    let without = request.source.as_ref().and_then(GitAccess::longest_note);
-    let count = characters(&overrides(
-        request,
-        &attempt,
-        &"0".repeat(32),
-        without.as_deref(),
-    ));
+    let git = GitAccess {
+        without: request.source.as_ref().and_then(GitAccess::longest_note),
+        ..GitAccess::default()
+    };
+    let count = characters(&overrides(request, &attempt, &"0".repeat(32), &git));
     let over = count.checked_sub(OVERRIDES_MAX).filter(|over| *over > 0)?;
     let total = format!(
         "makes the task's overrides {count} characters as JSON, {over} over the limit of {OVERRIDES_MAX} that ECS sets"
@@ -302,7 +321,7 @@ fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
     let of_variable =
         |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
     let (command, env) = (
-        json_length(&request.command),
+        json_length(&request.command.to_string()),
         request.env.iter().map(of_variable).sum::<usize>(),
     );
     match request

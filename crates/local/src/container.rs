@@ -10,11 +10,14 @@ mod follow;
 mod image;
 mod limits;
 mod log;
+mod owner;
+mod program;
+mod workspace;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +25,7 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Fault;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState,
-    ContainerStateStatusEnum as Status, HostConfig, HostConfigLogConfig, Mount, MountType,
+    ContainerStateStatusEnum as Status, HostConfig, HostConfigLogConfig, Mount,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -43,7 +46,9 @@ use self::error::{failed, is_conflict, is_missing, plain};
 use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
+use self::program::ProgramVolume;
 use crate::failpoint;
+use crate::runner_program::{self, for_containers};
 use crate::system::System;
 use crate::task::{Launch, Pull, StartFailure, StartedTask, TaskEnd};
 
@@ -81,6 +86,7 @@ const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory us
 #[derive(Clone)]
 pub struct ContainerRunner {
     docker: Docker,
+    program: ProgramVolume,
     /// The engine's architecture, which may differ from this machine's.
     arch: Option<Arch>,
     /// Whether a log that is streamed while it is written has gaps (Podman).
@@ -99,79 +105,59 @@ impl fmt::Debug for ContainerRunner {
 impl ContainerRunner {
     /// Finds the engine in the order of the `docker` command (DOCKER_HOST, the current context,
     /// Docker's socket), then tries Podman's sockets, and takes the first that answers.
-    /// `environment` looks up a variable. `home` is the user's home directory.
+    /// `environment` looks up a variable. `home` is the user's home directory. `shared` is a folder
+    /// that all processes of this user share.
     ///
     /// # Errors
     /// When no engine answers. The error names what was tried, and what to do.
     pub async fn connect(
         environment: impl Fn(&str) -> Option<String>,
         home: &Path,
+        shared: &Path,
     ) -> Result<Self, EngineError> {
         let mut tried = Vec::new();
+        let named = environment(runner_program::VARIABLE).map(PathBuf::from);
         for candidate in endpoint::candidates(environment, home)? {
-            match Self::open(&candidate).await {
-                Ok(runner) => return Ok(runner),
+            match EngineConnection::open(&candidate).await {
+                Ok(connection) => {
+                    let program = for_containers(named.as_deref(), connection.arch)
+                        .map_err(EngineError::NoRunner)?;
+                    let docker = connection.docker.clone();
+                    return Ok(Self {
+                        program: ProgramVolume::new(docker, program, shared.to_owned()),
+                        docker: connection.docker,
+                        arch: connection.arch,
+                        loses_lines: connection.loses_lines,
+                        warned: Arc::default(),
+                    });
+                }
                 Err(reason) => tried.push(reason),
             }
         }
         Err(EngineError::NotFound { tried })
     }
 
-    async fn open(candidate: &Candidate) -> Result<Self, String> {
-        let (opened, place) = match &candidate.endpoint {
-            EngineEndpoint::Unix(path) => {
-                let text = path.to_string_lossy().into_owned();
-                (
-                    Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
-                    text,
-                )
-            }
-            EngineEndpoint::Tcp(address) => (
-                Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
-                address.clone(),
-            ),
-        };
-        let seen = |reason: String| format!("{} {place}: {reason}", candidate.named_by);
-        let docker = opened.map_err(|fault| seen(plain(&fault)))?;
-        failpoint!("container.version.before");
-        let version = docker
-            .version()
-            .await
-            .map_err(|fault| seen(plain(&fault)))?;
-        failpoint!("container.version.after");
-        let arch = version.arch.as_deref().and_then(arch_named);
-        let loses_lines = version
-            .components
-            .iter()
-            .flatten()
-            .any(|component| component.name.starts_with("Podman"));
-        Ok(Self {
-            docker,
-            arch,
-            loses_lines,
-            warned: Arc::default(),
-        })
-    }
-
-    /// Starts the task's container: pulls the image unless the engine has it, makes the container
-    /// and starts it. Gives up when `unwanted` resolves while the image is being pulled, which may
-    /// take minutes. After the pull the container is always made, so that no unknown container is
-    /// left. It can then be stopped.
+    /// Starts the task's container: pulls the image unless the engine has it, makes the container,
+    /// brings in the runner and the workspace, and starts it. `workspace` gives the folder whose
+    /// content becomes `/workspace`, if the task has one; it is waited for while the image is being
+    /// pulled. Gives up when `unwanted` resolves meanwhile, which may take minutes. After that the
+    /// container is always made, so that no unknown container is left. It can then be stopped.
     ///
-    /// Idempotent for one attempt. If an earlier call made the container, this takes it over: it
-    /// starts the container if it was never started, and leaves it alone if it runs or has run.
-    /// After a failure no container is left.
+    /// Idempotent for one attempt. If an earlier call has started the container, this takes it over,
+    /// and leaves it alone if it runs or has run. One that was made and never started may lack a part,
+    /// and is made again. After a failure no container is left.
     ///
     /// # Errors
     /// Why the command never ran. No reason contains a secret.
     pub async fn start_unless(
         &self,
         launch: &Launch,
+        workspace: impl Future<Output = Result<Option<PathBuf>, StartFailure>> + Send,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<StartedTask, StartFailure> {
-        let started = match self.existing(launch).await? {
-            Some(found) => self.take_over(launch, found, unwanted).await,
-            None => self.start_new(launch, unwanted).await,
+        let started = match self.started_before(launch).await? {
+            Some(found) => self.take_over(launch, found).await,
+            None => self.start_new(launch, workspace, unwanted).await,
         };
         started.map_err(|failure| without_secrets(failure, launch))
     }
@@ -236,6 +222,11 @@ impl ContainerRunner {
         }
     }
 
+    /// Removes the runners of other versions from the engine.
+    pub async fn remove_old_programs(&self) {
+        self.program.remove_others().await;
+    }
+
     /// Removes the container, and ends it if it runs. Idempotent. A failure is only logged;
     /// [`Self::find`] finds the container again.
     pub async fn remove(&self, container_id: &str) {
@@ -262,7 +253,51 @@ impl ContainerRunner {
     }
 }
 
-/// The lock under which this process looks at a container and starts it. The worker's lock keeps
+/// A connection to an engine that has answered.
+struct EngineConnection {
+    docker: Docker,
+    arch: Option<Arch>,
+    loses_lines: bool,
+}
+
+impl EngineConnection {
+    async fn open(candidate: &Candidate) -> Result<Self, String> {
+        let (opened, place) = match &candidate.endpoint {
+            EngineEndpoint::Unix(path) => {
+                let text = path.to_string_lossy().into_owned();
+                (
+                    Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
+                    text,
+                )
+            }
+            EngineEndpoint::Tcp(address) => (
+                Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
+                address.clone(),
+            ),
+        };
+        let seen = |reason: String| format!("{} {place}: {reason}", candidate.named_by);
+        let docker = opened.map_err(|fault| seen(plain(&fault)))?;
+        failpoint!("container.version.before");
+        let version = docker
+            .version()
+            .await
+            .map_err(|fault| seen(plain(&fault)))?;
+        failpoint!("container.version.after");
+        let arch = version.arch.as_deref().and_then(arch_named);
+        let loses_lines = version
+            .components
+            .iter()
+            .flatten()
+            .any(|component| component.name.starts_with("Podman"));
+        Ok(Self {
+            docker,
+            arch,
+            loses_lines,
+        })
+    }
+}
+
+/// The lock under which this process looks at a container, makes it and starts it. The worker's lock keeps
 /// other processes out of the same tasks. Two containers may share a lock by chance; then one waits
 /// for the other's start.
 fn turn(name: &str) -> &'static Mutex<()> {
@@ -290,6 +325,32 @@ impl ContainerRunner {
         }
     }
 
+    /// Returns the container of this attempt, if an earlier call has started it.
+    async fn started_before(
+        &self,
+        launch: &Launch,
+    ) -> Result<Option<ContainerInspectResponse>, StartFailure> {
+        let _turn = turn(&container_name(launch)).lock().await;
+        self.started_or_removed(launch).await
+    }
+
+    /// The same. One that was made and never started may lack a part of what belongs into it, and is
+    /// removed. The caller holds the lock.
+    async fn started_or_removed(
+        &self,
+        launch: &Launch,
+    ) -> Result<Option<ContainerInspectResponse>, StartFailure> {
+        let found = self.existing(launch).await?;
+        if found
+            .as_ref()
+            .is_some_and(|found| stage(found) == Stage::Created)
+        {
+            self.remove(&container_name(launch)).await;
+            return Ok(None);
+        }
+        Ok(found)
+    }
+
     /// Returns the container of this attempt, which another call makes or has made. Podman takes
     /// the name some milliseconds before the container can be found.
     async fn appearing(
@@ -309,17 +370,7 @@ impl ContainerRunner {
         &self,
         launch: &Launch,
         found: ContainerInspectResponse,
-        unwanted: impl Future<Output = ()> + Send,
     ) -> Result<StartedTask, StartFailure> {
-        match self.begin(&container_name(launch)).await {
-            Ok(()) => {}
-            // A new container with fewer limits may start.
-            Err(NotBegun::Never(_)) => {
-                self.remove(&container_name(launch)).await;
-                return self.start_new(launch, unwanted).await;
-            }
-            Err(NotBegun::Unknown(failure)) => return Err(failure),
-        }
         let created_at = found
             .created
             .as_deref()
@@ -336,22 +387,25 @@ impl ContainerRunner {
     async fn start_new(
         &self,
         launch: &Launch,
+        workspace: impl Future<Output = Result<Option<PathBuf>, StartFailure>> + Send,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<StartedTask, StartFailure> {
-        // Podman would make an empty directory in its place, and the command would take that for
-        // the real one.
-        if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
-            return Err(cannot_create(&format!(
-                "{} does not exist",
-                absent.display()
-            )));
-        }
-        let image = tokio::select! {
-            image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)) => image?,
-            () = unwanted => return Err(StartFailure::never("it was stopped while its image was being pulled")),
+        let image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch));
+        let (image, workspace) = tokio::select! {
+            both = async { tokio::try_join!(image, workspace) } => both?,
+            () = unwanted => return Err(StartFailure::never(
+                "it was stopped while its image was being pulled or its repository fetched",
+            )),
         };
         let mut limits = Limits::of(launch);
-        while let Err(not_begun) = self.make_and_begin(launch, limits).await {
+        let workspace = workspace.map(|folder| Workspace {
+            folder,
+            user: image.user,
+        });
+        while let Err(not_begun) = self
+            .make_and_begin(launch, limits, workspace.as_ref())
+            .await
+        {
             limits = match not_begun {
                 NotBegun::Never(failure) => limits.without(&failure.reason).ok_or(failure)?,
                 NotBegun::Unknown(failure) => return Err(failure),
@@ -373,44 +427,101 @@ impl ContainerRunner {
         }
     }
 
-    /// Makes and starts a container. Removes it again if its command surely never ran.
-    async fn make_and_begin(&self, launch: &Launch, limits: Limits) -> Result<(), NotBegun> {
-        failpoint!("container.create.before");
-        let created = self
-            .docker
-            .create_container(Some(self.options(launch)), body(launch, limits))
-            .await;
-        failpoint!("container.create.after");
-        let begun = match created {
-            Ok(_) => self.begin(&container_name(launch)).await,
-            // An earlier call made it and its answer was lost, or another call is making it.
-            Err(fault) if is_conflict(&fault) => {
-                match self.appearing(launch).await.map_err(NotBegun::Unknown)? {
-                    Some(_) => self.begin(&container_name(launch)).await,
-                    None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
-                }
-            }
-            Err(fault) => Err(NotBegun::Never(cannot_create(&plain(&fault)))),
+    /// Makes, fills and starts a container, unless another call has done it. Removes it again if its
+    /// command surely never ran.
+    async fn make_and_begin(
+        &self,
+        launch: &Launch,
+        limits: Limits,
+        workspace: Option<&Workspace>,
+    ) -> Result<(), NotBegun> {
+        let name = container_name(launch);
+        // No engine can "start unless it has run". Without the lock, another call could start the
+        // container before it is filled, or see it end between a look and a start, and the command
+        // would run twice.
+        let _turn = turn(&name).lock().await;
+        let started = self.started_or_removed(launch).await;
+        if started.map_err(NotBegun::Unknown)?.is_some() {
+            return Ok(());
+        }
+        let begun = match self.make(launch, limits, workspace).await {
+            Ok(()) => self.fill_and_begin(launch, workspace).await,
+            Err(not_made) => Err(not_made),
         };
         if matches!(begun, Err(NotBegun::Never(_))) {
-            self.remove(&container_name(launch)).await;
+            self.remove(&name).await;
         }
         begun
     }
 
-    /// Starts a container that was made, unless it runs or has run. Its state is then read from the
-    /// engine and not concluded from the answer: a lost answer is no failure, and a command that
-    /// may have started is not run again.
-    async fn begin(&self, name: &str) -> Result<(), NotBegun> {
-        // No engine can "start unless it has run". Without the lock, another call could start the
-        // container and see it end between this look and this start, and the command would run
-        // twice.
-        let _turn = turn(name).lock().await;
-        match self.inspect(name).await {
-            Ok(found) if stage(&found) != Stage::Created => return Ok(()),
-            Ok(_) => {}
-            Err(fault) => return Err(NotBegun::Unknown(unknown(&plain(&fault)))),
+    async fn make(
+        &self,
+        launch: &Launch,
+        limits: Limits,
+        workspace: Option<&Workspace>,
+    ) -> Result<(), NotBegun> {
+        let mounts =
+            std::iter::once(self.program.mount()).chain(workspace.map(|_| workspace::mount()));
+        let body = body(launch, limits, mounts.collect());
+        let mut is_again = false;
+        loop {
+            failpoint!("container.create.before");
+            let created = self
+                .docker
+                .create_container(Some(self.options(launch)), body.clone())
+                .await;
+            failpoint!("container.create.after");
+            match created {
+                Ok(_) => return Ok(()),
+                // An earlier call made it, and its answer was lost.
+                Err(fault) if is_conflict(&fault) && !is_again => {
+                    match self.appearing(launch).await.map_err(NotBegun::Unknown)? {
+                        Some(found) if stage(&found) == Stage::Created => {
+                            self.remove(&container_name(launch)).await;
+                        }
+                        _ => return Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
+                    }
+                    is_again = true;
+                }
+                Err(fault) => return Err(NotBegun::Never(cannot_create(&plain(&fault)))),
+            }
         }
+    }
+
+    async fn fill_and_begin(
+        &self,
+        launch: &Launch,
+        workspace: Option<&Workspace>,
+    ) -> Result<(), NotBegun> {
+        let name = container_name(launch);
+        let not_filled = |reason: String| {
+            NotBegun::Never(cannot_create(&format!("it cannot be filled: {reason}")))
+        };
+        self.program
+            .ensure(&name, &launch.image)
+            .await
+            .map_err(not_filled)?;
+        if let Some(workspace) = workspace {
+            let owner = owner::find(&self.docker, &name, &workspace.user).await;
+            workspace::fill(&self.docker, &name, &workspace.folder, owner)
+                .await
+                .map_err(|fault| not_filled(plain(&fault)))?;
+        }
+        match self.begin(&name).await {
+            Err(NotBegun::Never(_)) if self.program.has_gone(&name).await => {
+                self.program
+                    .ensure(&name, &launch.image)
+                    .await
+                    .map_err(not_filled)?;
+                self.begin(&name).await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Starts a container that was made. After a failure its state is read from the engine: a lost
+    /// answer is no failure, and a command that may have started is not run again.
+    async fn begin(&self, name: &str) -> Result<(), NotBegun> {
         failpoint!("container.start.before");
         let started = self.docker.start_container(name, None).await;
         failpoint!("container.start.after");
@@ -566,6 +677,13 @@ fn is_between_states(fault: &Fault) -> bool {
     }
 }
 
+/// The files that a container gets.
+struct Workspace {
+    folder: PathBuf,
+    /// The user of the image.
+    user: String,
+}
+
 /// Why a container does not run.
 enum NotBegun {
     /// Its command surely never ran.
@@ -701,11 +819,11 @@ fn without_secrets(failure: StartFailure, launch: &Launch) -> StartFailure {
     }
 }
 
-fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
+fn body(launch: &Launch, limits: Limits, mounts: Vec<Mount>) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(launch.image.to_string()),
-        entrypoint: Some(launch.entry_point.clone()),
-        cmd: Some(launch.command.clone()),
+        entrypoint: Some(vec![ProgramVolume::path(), "run".to_owned()]),
+        cmd: Some(Vec::new()),
         env: Some(variables(launch)),
         labels: Some(HashMap::from([(
             TASK_LABEL.to_owned(),
@@ -714,7 +832,7 @@ fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
         tty: Some(false),
         open_stdin: Some(false),
         attach_stdin: Some(false),
-        host_config: Some(host_config(launch, limits)),
+        host_config: Some(host_config(limits, mounts)),
         ..ContainerCreateBody::default()
     }
 }
@@ -732,15 +850,12 @@ fn variables(launch: &Launch) -> Vec<String> {
     plain.chain(secret).collect()
 }
 
-fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
+fn host_config(limits: Limits, mounts: Vec<Mount>) -> HostConfig {
     HostConfig {
         memory: limits.memory,
         memory_swap: limits.memory,
         nano_cpus: limits.nano_cpus,
-        mounts: Some(launch.mounts.iter().map(|path| read_only(path)).collect()),
-        // Otherwise a machine with SELinux lets no container read a user's files. Relabelling the
-        // files would outlive the run.
-        security_opt: (!launch.mounts.is_empty()).then(|| vec!["label=disable".to_owned()]),
+        mounts: Some(mounts),
         // Set explicitly, because an engine's default may keep no log that can be read back (a
         // remote driver), or drop lines (journald).
         log_config: Some(HostConfigLogConfig {
@@ -748,16 +863,5 @@ fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
             config: Some(HashMap::from([("max-size".to_owned(), LOG_MAX.to_owned())])),
         }),
         ..HostConfig::default()
-    }
-}
-
-fn read_only(path: &Path) -> Mount {
-    let path = path.to_string_lossy().into_owned();
-    Mount {
-        target: Some(path.clone()),
-        source: Some(path),
-        typ: Some(MountType::BIND),
-        read_only: Some(true),
-        ..Mount::default()
     }
 }

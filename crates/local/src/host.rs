@@ -25,7 +25,9 @@ use domain::{
 };
 use runner::{
     log::{LogWriter, decode},
-    order::RunOrder,
+    order::{
+        FetchFault, FetchOrder, FetchOutcome, HandedOver, RunOrder, SET_UP_SECONDS, place, to_json,
+    },
 };
 use rustix::process::Signal;
 use tokio::{
@@ -48,6 +50,24 @@ use crate::{
 const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// How often to try again to start a program whose file is busy. It is busy for some milliseconds.
 const BUSY_TRIES: u32 = 200;
+
+/// What the program is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProgramRole {
+    /// To keep a command. It outlives this process.
+    Keeper,
+    /// To fetch a repository. It ends with this process.
+    Fetch,
+}
+
+impl ProgramRole {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Keeper => &["run", "-"],
+            Self::Fetch => &["fetch"],
+        }
+    }
+}
 
 /// Starts and follows tasks on the host.
 #[derive(Clone, Debug)]
@@ -169,18 +189,23 @@ impl HostRunner {
 
     /// Starts the keeper's program. For a moment after it was written a file may be busy: a process
     /// that another thread is starting holds it open for writing until it runs its own program.
-    async fn start_program(&self) -> io::Result<Child> {
+    async fn start_program(&self, role: ProgramRole) -> io::Result<Child> {
         let mut tries = BUSY_TRIES;
+        let streams = || match role {
+            ProgramRole::Keeper => Stdio::null(),
+            ProgramRole::Fetch => Stdio::piped(),
+        };
         loop {
             let started = Command::new(self.program()?)
-                .arg("run")
+                .args(role.arguments())
                 .env_clear()
                 .env("PATH", search_path())
                 .current_dir("/")
                 .process_group(0)
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
+                .stdout(streams())
+                .stderr(streams())
+                .kill_on_drop(role == ProgramRole::Fetch)
                 .spawn();
             match started {
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries > 0 => {
@@ -202,29 +227,94 @@ impl HostRunner {
     /// # Errors
     /// When it cannot be started.
     pub async fn start(&self, task_id: &str, order: &RunOrder) -> Result<Gated, StartFailure> {
-        self.spawn(task_id, order).await.map_err(|error| {
-            let why = match error.kind() {
-                io::ErrorKind::PermissionDenied => format!(
-                    "{error}: programs must be allowed to run from {} (is it mounted with noexec?)",
-                    self.programs.display()
-                ),
-                _ => error.to_string(),
-            };
-            StartFailure::never(format!("CannotStartProcessError: {why}"))
-        })
+        let spawned = self.spawn(task_id, order).await;
+        spawned.map_err(|error| self.not_started(&error))
+    }
+
+    fn not_started(&self, error: &io::Error) -> StartFailure {
+        let why = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "{error}: programs must be allowed to run from {} (is it mounted with noexec?)",
+                self.programs.display()
+            ),
+            _ => error.to_string(),
+        };
+        StartFailure::never(format!("CannotStartProcessError: {why}"))
+    }
+
+    /// Where [`Self::fetch_for_container`] puts the repository.
+    #[must_use]
+    pub fn fetched(&self, task_id: &str) -> PathBuf {
+        self.handed_over(task_id).join(place::FETCHED)
+    }
+
+    fn handed_over(&self, task_id: &str) -> PathBuf {
+        self.work(task_id).join(place::HANDED_OVER)
+    }
+
+    /// Fetches a repository for a container. Returns the folder whose content is to become its
+    /// workspace. A repository that cannot be fetched is no failure here: the reason is in the
+    /// workspace, and the container's keeper tells it. Nothing is fetched any more once the caller
+    /// drops this.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or the fetch cannot be started.
+    pub async fn fetch_for_container(
+        &self,
+        task_id: &str,
+        order: &FetchOrder,
+    ) -> Result<PathBuf, StartFailure> {
+        let fetched = self.try_fetch(task_id, order).await;
+        fetched.map_err(|error| self.not_started(&error))
+    }
+
+    async fn try_fetch(&self, task_id: &str, order: &FetchOrder) -> io::Result<PathBuf> {
+        let folder = self.work(task_id);
+        // A mycli that died may have left a part of it.
+        remove_folder(&folder)?;
+        private_folder(&folder)?;
+        fs::create_dir_all(&order.into)?;
+        fs::create_dir(folder.join(place::REPOSITORY))?;
+        failpoint!("container.fetch.before");
+        let mut child = self.start_program(ProgramRole::Fetch).await?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(&to_json(order)).await?;
+        }
+        let limit = Duration::from_secs(SET_UP_SECONDS);
+        let output = tokio::time::timeout(limit, child.wait_with_output()).await;
+        failpoint!("container.fetch.after");
+        let failed = |reason: String| FetchOutcome::Failed(FetchFault::last(reason));
+        let (outcome, notes) = match output {
+            Ok(output) => {
+                let output = output?;
+                let notes = String::from_utf8_lossy(&output.stderr);
+                let outcome = serde_json::from_slice(&output.stdout)
+                    .unwrap_or_else(|_| failed("the fetch ended without a result".to_owned()));
+                (outcome, notes.lines().map(str::to_owned).collect())
+            }
+            Err(_) => {
+                let repo = &order.repo;
+                let reason = format!("cloning {repo} took longer than {SET_UP_SECONDS} s");
+                (failed(reason), Vec::new())
+            }
+        };
+        if matches!(outcome, FetchOutcome::Failed(_)) {
+            remove_folder(&order.into)?;
+        }
+        let handed_over = HandedOver { outcome, notes };
+        let path = self.handed_over(task_id).join(place::OUTCOME);
+        fs::write(path, to_json(&handed_over))?;
+        Ok(folder)
     }
 
     async fn spawn(&self, task_id: &str, order: &RunOrder) -> io::Result<Gated> {
-        for dir in [self.work(task_id), self.temp(task_id)] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)?;
+        for folder in [self.work(task_id), self.temp(task_id)] {
+            private_folder(&folder)?;
         }
         failpoint!("host.spawn.before");
         // No process of ours has the nonce, a credential or a value in its arguments or in its
         // environment: other runs have the same user.
-        let mut child = self.start_program().await?;
+        let mut child = self.start_program(ProgramRole::Keeper).await?;
         failpoint!("host.spawn.after");
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let process = pid
@@ -233,7 +323,7 @@ impl HostRunner {
         Ok(Gated {
             gate: child.stdin.take(),
             child,
-            order: serde_json::to_vec(order)?,
+            order: to_json(order),
             process,
         })
     }
@@ -351,6 +441,13 @@ impl HostRunner {
         failpoint!("host.clean_up.after");
         left
     }
+}
+
+fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
 }
 
 /// Whether a write failed because the disk is full or read-only, which the user may fix.
@@ -489,7 +586,8 @@ pub fn clean_environment(folders: &Folders) -> Vec<(String, String)> {
 mod tests {
     use std::time::Instant;
 
-    use runner::order::{CommandLine, EnvironmentValue};
+    use domain::request::CommandLine;
+    use runner::order::EnvironmentValue;
 
     use super::*;
 
@@ -546,13 +644,13 @@ mod tests {
                 environment: environment
                     .map(|(name, value)| (name, EnvironmentValue(value.into())))
                     .collect(),
-                folder: folders.work,
-                fetch: None,
+                folder: Some(folders.work),
+                source: None,
                 note: None,
                 timeout_seconds: Some(timeout),
                 grace_seconds: 2,
                 set_up_seconds: 60,
-                log: self.log(),
+                log: Some(self.log()),
             };
             self.runner
                 .start(TASK, &order)

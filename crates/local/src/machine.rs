@@ -409,7 +409,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     let pruned = machine.parts.database.prune(before).await?;
     let tasks = &machine.parts.worker.tasks;
     tasks.prune_logs().await?;
-    tasks.remove_old_programs();
+    tasks.remove_old_programs().await;
     let remains = tasks.tidy().await?;
     // `remains` above already holds all of this text.
     let _told = tasks.remains().tell();

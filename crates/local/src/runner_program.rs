@@ -1,6 +1,7 @@
 //! The program that runs inside tasks, as mycli carries it.
 
 use std::{
+    borrow::Cow,
     fs, io,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
@@ -8,8 +9,60 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use domain::request::Arch;
+use sha2::{Digest as _, Sha256};
+
 /// The program, for the system and the processor that mycli was built for.
 pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mycli-runner"));
+
+/// A program for containers.
+pub struct ContainerProgram {
+    /// The beginning of its SHA-256, in hexadecimal digits.
+    pub digest: String,
+    /// The file.
+    pub bytes: Cow<'static, [u8]>,
+}
+
+/// The program for the containers of an engine: the file that the user has named, or the program
+/// that mycli carries.
+///
+/// # Errors
+/// The reason in words: no file can be read, or the program is not for the engine's processor.
+pub fn for_containers(
+    named: Option<&Path>,
+    engine: Option<Arch>,
+) -> Result<ContainerProgram, String> {
+    if let Some(path) = named {
+        let bytes = fs::read(path).map_err(|error| {
+            format!(
+                "{VARIABLE} names {}, which cannot be read: {error}",
+                path.display()
+            )
+        })?;
+        return Ok(ContainerProgram {
+            digest: hex::encode(&Sha256::digest(&bytes)[..8]),
+            bytes: bytes.into(),
+        });
+    }
+    let own = match std::env::consts::ARCH {
+        "aarch64" => Arch::Arm64,
+        _ => Arch::X86_64,
+    };
+    match engine {
+        Some(engine) if engine != own || !cfg!(target_os = "linux") => Err(format!(
+            "containers need mycli-runner for linux/{engine}, and this mycli carries it for {}/{own}: name its \
+             file in {VARIABLE}",
+            std::env::consts::OS
+        )),
+        _ => Ok(ContainerProgram {
+            digest: env!("RUNNER_DIGEST").to_owned(),
+            bytes: PROGRAM.into(),
+        }),
+    }
+}
+
+/// The variable that names a program for containers.
+pub const VARIABLE: &str = "MYCLI_RUNNER";
 
 /// Puts the program into a folder, under a name that its content decides. It is left alone if it is
 /// there already, since other processes may be running it.

@@ -1,7 +1,6 @@
 //! Types that the container runner and the host runner share: a task's input and its results.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use domain::Timestamp;
 use domain::request::{Arch, ImageRef};
@@ -16,11 +15,8 @@ pub struct Launch {
     pub attempt: String,
     /// The image to run.
     pub image: ImageRef,
-    /// Replaces the image's ENTRYPOINT.
-    pub entry_point: Vec<String>,
-    /// Replaces the image's CMD.
-    pub command: Vec<String>,
-    /// Variables, on top of the image's own.
+    /// Variables, on top of the image's own. Some are for the runner, which is the container's entry
+    /// point ([`domain::script::variable`]).
     pub environment: Vec<(String, String)>,
     /// Variables with values that are shown nowhere.
     pub secrets: Vec<(String, SecretString)>,
@@ -28,8 +24,6 @@ pub struct Launch {
     pub cpu: u32,
     /// MiB of memory.
     pub memory: u32,
-    /// Paths of this machine that the task may read, under the same path in the container.
-    pub mounts: Vec<PathBuf>,
     /// The architecture of the command.
     pub arch: Arch,
 }
@@ -47,7 +41,6 @@ impl fmt::Debug for Launch {
             .field("secrets", &secrets)
             .field("cpu", &self.cpu)
             .field("memory", &self.memory)
-            .field("mounts", &self.mounts)
             .field("arch", &self.arch)
             .finish_non_exhaustive()
     }

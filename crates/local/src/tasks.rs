@@ -200,8 +200,12 @@ impl LocalTasks {
         self.0.setup.remains.clone()
     }
 
-    /// Removes the programs for tasks that other versions of mycli have put down.
-    pub fn remove_old_programs(&self) {
+    /// Removes the programs for tasks that other versions of mycli have put down, on this machine and
+    /// in its container engine.
+    pub async fn remove_old_programs(&self) {
+        if let Ok(engine) = self.0.engine().await {
+            engine.remove_old_programs().await;
+        }
         if let Err(error) = runner_program::remove_others(&self.0.setup.programs_dir) {
             tracing::warn!(%error, "a program of another version cannot be removed");
         }

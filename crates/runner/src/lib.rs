@@ -6,6 +6,8 @@
 
 #[cfg(feature = "program")]
 pub mod fetch;
+#[cfg(feature = "program")]
+pub mod install;
 pub mod log;
 pub mod order;
 #[cfg(feature = "program")]

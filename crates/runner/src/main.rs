@@ -2,17 +2,25 @@
 
 use std::{
     io::{self, Read as _},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use runner::{
     fetch::{self, check_out},
-    order::{FetchOrder, FetchOutcome},
+    install,
+    order::{
+        CheckOutOrder, FetchFault, FetchOrder, FetchOutcome, FetchedCommit, RepositorySource,
+        RunOrder, TaskVariables, place,
+    },
     platform, run,
 };
+use serde::de::DeserializeOwned;
 
-/// The subcommands for people.
-const USAGE: &str = "usage: mycli-runner fetch | run | --version";
+/// The subcommands.
+const USAGE: &str = "usage: mycli-runner init FOLDER [WORKSPACE] | fetch | run [-] | --version";
+/// The argument by which an order comes on stdin.
+const BY_STDIN: &str = "-";
 /// The exit status of a keeper that got no order, or could not begin.
 const EXIT_NO_ORDER: u8 = 125;
 
@@ -22,13 +30,23 @@ fn main() -> ExitCode {
         tell(&format!("mycli: {error}"));
         return ExitCode::from(EXIT_NO_ORDER);
     }
-    let subcommand = std::env::args().nth(1).unwrap_or_default();
-    let done = match subcommand.as_str() {
-        "fetch" => fetch_here(),
+    let argument = |at: usize| std::env::args_os().nth(at);
+    let subcommand = argument(1).unwrap_or_default();
+    let done = match subcommand.to_str().unwrap_or_default() {
+        "init" => init(
+            argument(2).map(PathBuf::from),
+            argument(3).map(PathBuf::from),
+        ),
+        "fetch" => answer(|order| fetch::fetch_in_child(&order, &mut io::stderr())),
+        "check-out" => answer(|order: CheckOutOrder| {
+            check_out(order.from.as_deref(), &order.into).map(|id| FetchedCommit {
+                commit: id.to_string(),
+            })
+        }),
         fetch::CHILD => platform::die_with_parent()
             .and_then(|()| read_order())
-            .and_then(|order| fetch::fetch_once(&order)),
-        "run" => match run_here() {
+            .and_then(|order: FetchOrder| fetch::fetch_once(&order)),
+        "run" => match run_here(argument(2).is_some_and(|by| by == BY_STDIN)) {
             Ok(status) => return status,
             Err(error) => {
                 tell(&format!("mycli: {error}"));
@@ -51,39 +69,60 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the command of the order on stdin. Without an order nothing is run: the process that would
-/// have sent it has died before it knew of this one.
-fn run_here() -> io::Result<ExitCode> {
-    let mut text = Vec::new();
-    io::stdin().read_to_end(&mut text)?;
-    let Ok(order) = serde_json::from_slice(&text) else {
+#[expect(clippy::print_stderr, reason = "a program's messages")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Puts this program where other containers of the task find it, and makes a folder that all of
+/// their users may write to.
+fn init(folder: Option<PathBuf>, workspace: Option<PathBuf>) -> io::Result<()> {
+    let folder = folder.ok_or_else(|| io::Error::other(USAGE))?;
+    install::program(&folder)?;
+    workspace.map_or(Ok(()), |workspace| install::workspace(&workspace))
+}
+
+/// Runs the command of an order: the one on stdin, or the one that this process's variables are.
+/// Without an order nothing is run: the process that would have sent it has died before it knew of
+/// this one.
+fn run_here(is_by_stdin: bool) -> io::Result<ExitCode> {
+    let order = match is_by_stdin {
+        true => read_order().ok(),
+        false => Some(order_of_variables()),
+    };
+    let Some(order) = order else {
         return Ok(ExitCode::from(EXIT_NO_ORDER));
     };
     let status = run::run(order)?;
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
 }
 
-#[expect(clippy::print_stderr, reason = "a program's messages")]
-fn tell(text: &str) {
-    eprintln!("{text}");
+/// The order that a container's variables are. Engines have them as JSON, so they are text.
+fn order_of_variables() -> RunOrder {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let task = TaskVariables::of(
+        std::env::vars_os().map(|(name, value)| (text(name), text(value).into())),
+    );
+    let has_repository = task.repo.is_some();
+    let handed_over =
+        || RepositorySource::HandedOver(Path::new(place::WORKSPACE).join(place::HANDED_OVER));
+    task.into_order(None, has_repository.then(handed_over), None)
 }
 
 /// Reads an order from stdin: it holds credentials, which arguments and variables would show.
-fn read_order() -> io::Result<FetchOrder> {
+fn read_order<T: DeserializeOwned>() -> io::Result<T> {
     let mut text = Vec::new();
     io::stdin().read_to_end(&mut text)?;
     // The error may quote the order.
-    serde_json::from_slice(&text).map_err(|_| io::Error::other("stdin holds no order to fetch"))
+    serde_json::from_slice(&text).map_err(|_| io::Error::other("stdin holds no order"))
 }
 
-/// Fetches and checks out as the order on stdin says. Notes go to stderr, and what became of it to
-/// stdout.
-fn fetch_here() -> io::Result<()> {
+/// Carries out the order on stdin. Notes go to stderr, and what became of it to stdout.
+fn answer<T: DeserializeOwned>(
+    work: impl FnOnce(T) -> Result<FetchedCommit, FetchFault>,
+) -> io::Result<()> {
     platform::die_with_parent()?;
-    let order = read_order()?;
-    let fetched = fetch::fetch_in_child(&order, &mut io::stderr());
-    let done = fetched.and_then(|fetched| check_out(&order.into).map(|_| fetched));
-    let outcome = match done {
+    let outcome = match work(read_order()?) {
         Ok(fetched) => FetchOutcome::Done(fetched),
         Err(fault) => FetchOutcome::Failed(fault),
     };

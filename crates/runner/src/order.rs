@@ -1,10 +1,14 @@
 //! The messages between mycli and the program. Both sides use these types.
 
+mod variables;
+
+pub use self::variables::{SET_UP_SECONDS, TaskVariables};
+
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf};
 
 use domain::{
     git::GitHost,
-    request::{GitRef, RepoUrl},
+    request::{CommandLine, GitRef, RepoUrl},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -55,12 +59,10 @@ pub enum GitProgram {
     System,
 }
 
-impl FetchOrder {
-    /// The order as JSON, with its credentials: only for a pipe to the process that carries it out.
-    #[must_use]
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
-    }
+/// An order as JSON, with its credentials: only for a pipe to the process that carries it out.
+#[must_use]
+pub fn to_json(order: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(order).unwrap_or_default()
 }
 
 /// The settings for reaching servers.
@@ -135,6 +137,55 @@ pub struct FetchedCommit {
     pub commit: String,
 }
 
+/// A folder in which files are to be written, of a repository that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckOutOrder {
+    /// The folder with the repository's `.git`, if it is not in place yet.
+    #[serde(default)]
+    pub from: Option<PathBuf>,
+    /// The folder for the files.
+    pub into: PathBuf,
+}
+
+/// A repository that was fetched where the command does not run, as it is handed over to the
+/// command's keeper.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandedOver {
+    /// The result of the fetch.
+    pub outcome: FetchOutcome,
+    /// The notes of the fetch for the log, a line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// The places in a container that the runner and its container agree on.
+pub mod place {
+    /// The folder of the runner.
+    pub const PROGRAMS: &str = "/mycli";
+    /// The folder for everything that is brought into the container.
+    pub const WORKSPACE: &str = "/workspace";
+    /// The clone, in [`WORKSPACE`].
+    pub const REPOSITORY: &str = "repo";
+    /// The folder for what is handed over, in [`WORKSPACE`].
+    pub const HANDED_OVER: &str = ".mycli";
+    /// The file with a [`HandedOver`](super::HandedOver), in [`HANDED_OVER`].
+    pub const OUTCOME: &str = "outcome.json";
+    /// The folder with the repository's `.git`, in [`HANDED_OVER`].
+    pub const FETCHED: &str = "fetched";
+}
+
+/// The way in which a command gets its repository.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RepositorySource {
+    /// It is fetched by the command's keeper.
+    Fetch(Box<FetchOrder>),
+    /// It was fetched elsewhere, and put into this folder ([`place`]).
+    HandedOver(PathBuf),
+}
+
 /// A command to run and to supervise.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -147,12 +198,14 @@ pub struct RunOrder {
     pub command: CommandLine,
     /// The command's whole environment. Values may be secrets.
     pub environment: BTreeMap<String, EnvironmentValue>,
-    /// Where the command starts if nothing is fetched; a clone is made in it.
-    pub folder: PathBuf,
-    /// The repository to fetch first.
+    /// The folder that the command starts in if it has no repository; the keeper's own if there is
+    /// none.
     #[serde(default)]
-    pub fetch: Option<FetchOrder>,
-    /// A note for the log, before the fetch.
+    pub folder: Option<PathBuf>,
+    /// The repository that the command starts in.
+    #[serde(default)]
+    pub source: Option<RepositorySource>,
+    /// A note for the log, before the repository is there.
     #[serde(default)]
     pub note: Option<String>,
     /// How many seconds the command may run; no limit if there is none.
@@ -160,26 +213,35 @@ pub struct RunOrder {
     pub timeout_seconds: Option<u64>,
     /// The seconds between TERM and KILL.
     pub grace_seconds: u64,
-    /// How many seconds the fetch may take.
+    /// How many seconds the set-up may take.
     pub set_up_seconds: u64,
-    /// The file that the output goes to, in the form of [`crate::log`].
-    pub log: PathBuf,
+    /// The file that the output goes to, in the form of [`crate::log`]. Without one, the command
+    /// writes to the keeper's own stdout and stderr.
+    #[serde(default)]
+    pub log: Option<PathBuf>,
 }
 
-/// A command.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CommandLine {
-    /// Text for `/bin/sh -c`.
-    Text(String),
-    /// A program and its arguments, without a shell.
-    Words(Vec<String>),
+impl RunOrder {
+    /// The repository, as words name it.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        match &self.source {
+            Some(RepositorySource::Fetch(fetch)) => fetch.repo.to_string(),
+            _ => "the repository".to_owned(),
+        }
+    }
 }
 
 /// A value of a variable. It is not shown, because users put secrets into variables.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct EnvironmentValue(#[serde(serialize_with = "exposed")] pub SecretString);
+
+impl From<String> for EnvironmentValue {
+    fn from(value: String) -> Self {
+        Self(value.into())
+    }
+}
 
 impl fmt::Debug for EnvironmentValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

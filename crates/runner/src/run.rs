@@ -1,12 +1,13 @@
-//! The keeper: it starts a command, writes its output down, and sees to it that nothing of it is left
-//! when it has ended.
+//! The keeper: it starts a command, and sees to it that nothing of it is left when it has ended. On
+//! the host it also writes the command's output down. In a container it is process 1, and the command
+//! has its streams.
 //!
 //! It is one process with one thread, so that a run costs little. It outlives the mycli that started
 //! it.
 
 use std::{
     fs, io,
-    io::{PipeReader, PipeWriter, Read as _, Write as _},
+    io::{PipeReader, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -16,18 +17,17 @@ use std::{
 
 use domain::{
     marker::{self, PREFIX},
+    request::CommandLine,
     script::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, variable::ATTEMPT_ID},
     stored,
 };
-use rustix::{
-    fs::{Mode, fchmod},
-    io::Errno,
-    process::Signal,
-};
+use rustix::{io::Errno, process::Signal};
 use secrecy::ExposeSecret as _;
 
 use self::{output::Output, signals::Signals, tree::Tree};
-use crate::order::{CommandLine, FetchOrder, FetchOutcome, RunOrder};
+use crate::order::{
+    self, CheckOutOrder, FetchOutcome, HandedOver, RepositorySource, RunOrder, place,
+};
 use crate::{PROGRAM, platform};
 
 mod output;
@@ -62,10 +62,8 @@ pub fn run(order: RunOrder) -> io::Result<i32> {
         Ok(folder) => keeper.command(&folder),
         Err(reason) => keeper.fail(&reason),
     };
-    keeper.output.end();
-    // The log is complete once both streams have told their end. Here they are one file.
-    keeper.mark("ended");
-    keeper.mark("ended");
+    let ended = keeper.marker("ended");
+    keeper.output.last_line(&ended);
     keeper.output.settle();
     Ok(status)
 }
@@ -103,7 +101,7 @@ impl Keeper {
     fn new(order: RunOrder) -> io::Result<Self> {
         let signals = Signals::new()?;
         let tree = Tree::of_this_process()?;
-        let output = Output::open(&order.log)?;
+        let output = Output::open(order.log.as_deref())?;
         Ok(Self {
             order,
             signals,
@@ -112,56 +110,118 @@ impl Keeper {
         })
     }
 
-    /// Writes a marker line. Its token tells no other word's token, since the command can read the
-    /// log.
-    fn mark(&mut self, said: &str) {
+    /// A marker line. Its token tells no other word's token, since the command may read the log.
+    fn marker(&self, said: &str) -> String {
         let word = said.split(':').next().unwrap_or_default();
         let token = marker::token(self.order.nonce.expose_secret(), word);
         let version = stored::FORM;
-        self.output
-            .line(&format!("{PREFIX}{token}:{version}:{said}"));
+        format!("{PREFIX}{token}:{version}:{said}")
     }
 
-    /// Fetches the repository, if there is one. Returns the folder that the command starts in, or why
+    fn mark(&mut self, said: &str) {
+        let line = self.marker(said);
+        self.output.line(&line);
+    }
+
+    /// Gets the repository, if there is one. Returns the folder that the command starts in, or why
     /// there is none.
     fn set_up(&mut self) -> Result<PathBuf, String> {
-        let Some(fetch) = self.order.fetch.clone() else {
-            return Ok(self.order.folder.clone());
+        let Some(source) = self.order.source.clone() else {
+            return Ok(self.order.folder.clone().unwrap_or_else(|| ".".into()));
         };
         self.mark("setup");
         if let Some(note) = self.order.note.clone() {
             self.output.note(&note);
         }
-        let fetched = self.fetch(&fetch);
-        if fetched.is_err() {
-            let _not_there = fs::remove_dir_all(&fetch.into);
-        }
-        let commit = fetched?;
+        let deadline = Instant::now() + Duration::from_secs(self.order.set_up_seconds);
+        let (commit, folder) = match source {
+            RepositorySource::Fetch(fetch) => self.fetch(&fetch, deadline)?,
+            RepositorySource::HandedOver(folder) => self.take_over(&folder, deadline)?,
+        };
         self.mark(&format!("commit:{commit}"));
-        let variable = (
-            "MYCLI_COMMIT".to_owned(),
-            crate::order::EnvironmentValue(commit.into()),
-        );
+        let variable = ("MYCLI_COMMIT".to_owned(), commit.into());
         self.order.environment.extend([variable]);
-        Ok(fetch.into)
+        Ok(folder)
     }
 
-    fn fetch(&mut self, order: &FetchOrder) -> Result<String, String> {
-        let not_started = |error: io::Error| format!("the fetch cannot be started: {error}");
-        let (reading, writing) = output_pipe().map_err(not_started)?;
+    /// Fetches the repository, and writes its files.
+    fn fetch(
+        &mut self,
+        fetch: &order::FetchOrder,
+        deadline: Instant,
+    ) -> Result<(String, PathBuf), String> {
+        let order = order::to_json(fetch);
+        let check_out = CheckOutOrder {
+            from: None,
+            into: fetch.into.clone(),
+        };
+        let done = fs::create_dir_all(&fetch.into)
+            .map_err(|error| format!("cannot make {}: {error}", fetch.into.display()))
+            .and_then(|()| self.step("fetch", order, deadline))
+            .and_then(|_| self.check_out(&check_out, deadline));
+        if done.is_err() {
+            let _not_there = fs::remove_dir_all(&fetch.into);
+        }
+        Ok((done?, fetch.into.clone()))
+    }
+
+    /// Takes over a repository that was fetched elsewhere, and writes its files.
+    fn take_over(&mut self, folder: &Path, deadline: Instant) -> Result<(String, PathBuf), String> {
+        let path = folder.join(place::OUTCOME);
+        let text = fs::read(&path)
+            .map_err(|error| format!("the repository was not handed over: {error}"))?;
+        let handed_over: HandedOver = serde_json::from_slice(&text)
+            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        for note in handed_over.notes {
+            self.output.line(&note);
+        }
+        if let FetchOutcome::Failed(fault) = handed_over.outcome {
+            return Err(fault.reason);
+        }
+        let into = folder
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .join(place::REPOSITORY);
+        let order = CheckOutOrder {
+            from: Some(folder.join(place::FETCHED)),
+            into: into.clone(),
+        };
+        let commit = self.check_out(&order, deadline)?;
+        // It may belong to another user, and does no harm.
+        let _left = fs::remove_dir_all(folder);
+        Ok((commit, into))
+    }
+
+    fn check_out(&mut self, order: &CheckOutOrder, deadline: Instant) -> Result<String, String> {
+        self.step("check-out", order::to_json(order), deadline)
+    }
+
+    /// Carries out a step of the set-up in a child. Returns the commit.
+    fn step(
+        &mut self,
+        subcommand: &str,
+        order: Vec<u8>,
+        deadline: Instant,
+    ) -> Result<String, String> {
         let attempt = self.order.environment.get(ATTEMPT_ID);
-        let attempt = attempt.map(|value| value.0.expose_secret());
-        let mut child = start_fetch(order, attempt, writing).map_err(not_started)?;
+        let attempt = attempt.map(|value| value.0.expose_secret().to_owned());
+        let (mut child, reading) = self
+            .output
+            .for_child()
+            .and_then(|streams| start_step(subcommand, attempt.as_deref(), streams))
+            .map_err(|error| format!("the {subcommand} cannot be started: {error}"))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let text = order.to_json();
         // Of its own thread: a child that is gone or slow to read must not hold the keeper up.
-        thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&text)));
-        let limit = self.order.set_up_seconds;
-        let limit_from_now = Some(Duration::from_secs(limit));
-        let (end, _) = self.follow(&child, reading, limit_from_now, |_| {});
+        thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&order)));
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let (end, _) = self.follow(&child, reading, Some(limit));
+        let repository = self.order.repository();
         match end {
-            ChildEnd::TimedOut => Err(format!("cloning {} took longer than {limit} s", order.repo)),
-            ChildEnd::Told => Err(format!("stopped while cloning {}", order.repo)),
+            ChildEnd::TimedOut => Err(format!(
+                "cloning {repository} took longer than {} s",
+                self.order.set_up_seconds
+            )),
+            ChildEnd::Told => Err(format!("stopped while cloning {repository}")),
             ChildEnd::Itself => outcome(stdout),
         }
     }
@@ -195,9 +255,10 @@ impl Keeper {
             .envs(environment)
             .current_dir(folder)
             .stdin(Stdio::null());
-        let spawned = output_pipe().and_then(|(reading, writing)| {
-            command.stdout(writing.try_clone()?).stderr(writing);
-            Ok((tree::in_a_group_of_its_own(&mut command).spawn()?, reading))
+        let spawned = self.output.for_child().and_then(|streams| {
+            command.stdout(streams.out).stderr(streams.err);
+            let child = tree::in_a_group_of_its_own(&mut command).spawn()?;
+            Ok((child, streams.reading))
         });
         // It holds the pipe open until now.
         drop(command);
@@ -206,8 +267,9 @@ impl Keeper {
             Err(error) => return self.not_started(&error, folder),
         };
         let limit = self.order.timeout_seconds.map(Duration::from_secs);
-        let (end, code) = self.follow(&child, reading, limit, |keeper| keeper.mark("timeout"));
+        let (end, code) = self.follow(&child, reading, limit);
         if end == ChildEnd::TimedOut {
+            self.mark("timeout");
             return EXIT_TIMED_OUT;
         }
         self.mark(&format!("exit:{code}"));
@@ -235,7 +297,7 @@ impl Keeper {
         EXIT_SET_UP_FAILED
     }
 
-    /// Tells why the command's program did not start, as a shell does.
+    /// Tells why the command's program did not start, and ends as a shell does.
     fn not_started(&mut self, error: &io::Error, folder: &Path) -> i32 {
         if !folder.is_dir() {
             return self.fail(&format!("there is no folder {}", folder.display()));
@@ -250,7 +312,13 @@ impl Keeper {
             CommandLine::Text(_) => SHELL,
             CommandLine::Words(words) => words.first().map_or("", String::as_str),
         };
+        let is_text = matches!(self.order.command, CommandLine::Text(_));
         let (code, why) = match error.kind() {
+            io::ErrorKind::NotFound if is_text => (
+                EXIT_NOT_FOUND,
+                "not found: without a shell, give the program and its arguments as words after --"
+                    .to_owned(),
+            ),
             io::ErrorKind::NotFound => (EXIT_NOT_FOUND, "not found".to_owned()),
             _ => (EXIT_NOT_EXECUTABLE, error.to_string()),
         };
@@ -261,17 +329,15 @@ impl Keeper {
     }
 
     /// Follows a child until it and everything that it started has ended, and all of the output is
-    /// written. Returns how it ended, and its exit status as a shell has it. `expired` is called as
-    /// soon as its time is over.
+    /// written. Returns how it ended, and its exit status as a shell has it. Nothing is written to a
+    /// container's log meanwhile: a log that takes nothing must not hold up the end of a command.
     fn follow(
         &mut self,
         child: &Child,
-        reading: PipeReader,
+        mut reading: Option<PipeReader>,
         limit: Option<Duration>,
-        expired: impl Fn(&mut Self),
     ) -> (ChildEnd, i32) {
         let pid = child.id().cast_signed();
-        let mut reading = Some(reading);
         let mut phase = Phase::Running(limit.map(|limit| Instant::now() + limit));
         let (mut end, mut code) = (ChildEnd::Itself, None);
         loop {
@@ -296,7 +362,6 @@ impl Keeper {
                 }
                 (Phase::Running(Some(deadline)), None) if deadline <= now => {
                     end = ChildEnd::TimedOut;
-                    expired(self);
                     self.stop(Signal::TERM, now)
                 }
                 (Phase::Stopping(kill_at), _) if kill_at <= now => Phase::Killing(now),
@@ -377,18 +442,12 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// The pipe for the output of a child. Both of its streams go into it, so that their order stays.
-fn output_pipe() -> io::Result<(PipeReader, PipeWriter)> {
-    let (reading, writing) = io::pipe()?;
-    rustix::io::ioctl_fionbio(&reading, true)?;
-    // Lets a command that has changed its user open /dev/stdout. Where pipes have no modes, it
-    // cannot.
-    let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
-    Ok((reading, writing))
-}
-
-fn start_fetch(order: &FetchOrder, attempt: Option<&str>, notes: PipeWriter) -> io::Result<Child> {
-    fs::create_dir_all(&order.into)?;
+/// Starts a step of the set-up. It says on stdout what became of it.
+fn start_step(
+    subcommand: &str,
+    attempt: Option<&str>,
+    streams: output::Streams,
+) -> io::Result<(Child, Option<PipeReader>)> {
     // By its attempt, mycli finds what outlives a keeper that is killed.
     let path = std::env::var("PATH").ok();
     let environment = [("PATH", path.as_deref()), (ATTEMPT_ID, attempt)];
@@ -398,16 +457,17 @@ fn start_fetch(order: &FetchOrder, attempt: Option<&str>, notes: PipeWriter) -> 
     let mut command = Command::new(platform::own_program()?);
     command
         .arg0(PROGRAM)
-        .arg("fetch")
+        .arg(subcommand)
         .env_clear()
         .envs(environment)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(notes);
-    tree::in_a_group_of_its_own(&mut command).spawn()
+        .stderr(streams.err);
+    let child = tree::in_a_group_of_its_own(&mut command).spawn()?;
+    Ok((child, streams.reading))
 }
 
-/// The outcome that the fetch reports.
+/// The outcome that a step reports.
 fn outcome(stdout: Option<ChildStdout>) -> Result<String, String> {
     let mut text = Vec::new();
     if let Some(mut stdout) = stdout {
@@ -416,6 +476,6 @@ fn outcome(stdout: Option<ChildStdout>) -> Result<String, String> {
     match serde_json::from_slice(&text) {
         Ok(FetchOutcome::Done(fetched)) => Ok(fetched.commit),
         Ok(FetchOutcome::Failed(fault)) => Err(fault.reason),
-        Err(_) => Err("the fetch ended without a result".into()),
+        Err(_) => Err("the set-up ended without a result".into()),
     }
 }

@@ -5,6 +5,7 @@ use domain::key::Caller;
 use domain::{
     api::{BULK_BODY_MAX, BulkRequest},
     execution::Execution,
+    git_access::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     request::{Defaults, LaunchRequest, PRIORITY_MAX, RETRIES_MAX, SubmitRequest, Timeout},
@@ -20,6 +21,7 @@ pub(crate) const REQUESTS: &[&str] = &[
     r#"{"command":"true"}"#,
     r#"{"action":"exec","command":"terraform plan","repo":"https://github.com/acme/infra.git","branch":"main","image":"hashicorp/terraform:1.9","env":{"TF_IN_AUTOMATION":"1"},"secrets":["AWS_SECRET_ACCESS_KEY"],"timeout":"30m","cpu":512,"memory":"1024"}"#,
     r#"{"command":"x","arch":"arm64","capacity":"spot","lock":"l","group":"g","max_parallel":3,"priority":-7,"retries":2,"retry_on":["spot","host"],"name":"n","idempotency_key":"k","task_role":"arn:aws:iam::111122223333:role/mycli/default/r","registry_secret":"mycli/default/ghcr"}"#,
+    r#"{"command":["printf","%s","a b"],"repo":"/srv/x","depth":"full","submodules":true,"lfs":false}"#,
     r#"{"command":"x","repo":"git@github.com:me/project.git","branch":"0123456789abcdef","timeout":90,"cpu":0.5}"#,
     r#"{"command":"x","repo":"file:///srv/my%20repo","image":"localhost:5000/a@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}"#,
 ];
@@ -74,7 +76,8 @@ pub(crate) fn check(request: &SubmitRequest, defaults: &Defaults) {
 }
 
 fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
-    assert!(!launch.command.trim().is_empty() && !launch.command.contains('\0'));
+    let command = launch.command.to_string();
+    assert!(!command.trim().is_empty() && !command.contains('\0'));
     assert!(
         launch.priority.abs() <= PRIORITY_MAX
             && launch.retries <= RETRIES_MAX
@@ -108,7 +111,12 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
         );
     }
     let id = ExecutionId::new(chrono::DateTime::UNIX_EPOCH, 0);
-    let overrides = task::overrides(launch, &id.attempt(1), &"f".repeat(32), None);
+    let overrides = task::overrides(
+        launch,
+        &id.attempt(1),
+        &"f".repeat(32),
+        &GitAccess::default(),
+    );
     let length = serde_json::to_string(&overrides)
         .expect("JSON")
         .chars()

@@ -110,7 +110,7 @@ fn exec_sends_the_command_under_a_key_of_its_own() {
         .filter(|asked| asked.line() == "POST /execute")
         .collect();
     let body = sent[0].json();
-    assert_eq!(body["command"], "printf '%s' 'a b' '$HOME'");
+    assert_eq!(body["command"], json!(["printf", "%s", "a b", "$HOME"]));
     assert_eq!(body["env"], json!({"A": "b=c"}));
     assert_eq!(body["retry_on"], json!(["spot", "host"]));
     assert_eq!(sent[0].headers["authorization"], format!("Bearer {KEY}"));

@@ -7,7 +7,7 @@ use super::*;
 
 /// Asserts that the task's only container wrote `once` a single time and exited with 4.
 async fn assert_ran_once(case: &Case, runner: &ContainerRunner, id: &str) {
-    let (ended, output) = follow(runner, id, 0).await;
+    let (ended, output) = follow(runner, id).await;
     assert_eq!(
         (ended.exit_code, text(&output).as_str()),
         (Some(4), "once\n")
@@ -56,7 +56,7 @@ async fn after_a_crash(request: &str, fate: Fate) {
     let (case, proxy) = (case(), Proxy::before_engine(&[(request, fate)]).await);
     let doomed = runner_at(&proxy.docker_host()).await;
     within(async {
-        tokio::select! { biased; () = proxy.struck() => {}, _ = doomed.start_unless(&case.launch, std::future::pending()) => {} }
+        tokio::select! { biased; () = proxy.struck() => {}, _ = case.try_start(&doomed) => {} }
     })
     .await;
     drop(doomed);
@@ -119,7 +119,7 @@ async fn container_made_and_never_started_is_said_to_have_no_exit_code() {
     let (runner, case) = (runner().await, case());
     let label = format!("--label={}", case.label());
     let id = Engine::shared().podman(&["create", "--network=none", &label, BUSYBOX, "true"]);
-    let (ended, output) = follow(&runner, &id, 0).await;
+    let (ended, output) = follow(&runner, &id).await;
     assert_eq!((ended.exit_code, output.as_slice()), (None, b"".as_slice()));
     assert!(
         ended

@@ -17,7 +17,7 @@ async fn container_exit_codes_are_the_commands_own() {
     ] {
         let case = Case::new(BUSYBOX, command);
         let started = case.start(&runner).await;
-        let (ended, _) = follow(&runner, &started.container_id, 0).await;
+        let (ended, _) = follow(&runner, &started.container_id).await;
         assert_eq!(
             (ended.exit_code, ended.reason),
             (Some(code), None),
@@ -63,7 +63,10 @@ async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (TaskEnd, Stri
     };
     let (ended, ()) = within(async { tokio::join!(followed, stopped) }).await;
     within(runner.stop(&id, grace_seconds)).await;
-    (ended.expect("it is followed to its end"), text(&output))
+    (
+        ended.expect("it is followed to its end"),
+        text(&own(&output)),
+    )
 }
 
 #[tokio::test]
@@ -98,8 +101,12 @@ async fn container_removed_by_another_is_gone_and_not_waited_for() {
     let id = case.start(&runner).await.container_id;
     let (ready, is_ready) = oneshot::channel();
     let mut ready = Some(ready);
-    let followed = runner.follow(&id, 0, |_, _| {
-        let _ = ready.take().map(|ready| ready.send(()));
+    let mut output = Vec::new();
+    let followed = runner.follow(&id, 0, |_, bytes| {
+        output.extend_from_slice(bytes);
+        if text(&output).contains("ready\n") {
+            let _ = ready.take().map(|ready| ready.send(()));
+        }
     });
     let removed = async {
         is_ready.await.expect("it says ready");
@@ -130,7 +137,7 @@ async fn container_leftovers_are_found_by_task_and_removed_even_running() {
         running.start(&runner).await.container_id,
         ended.start(&runner).await.container_id,
     ];
-    let _ = follow(&runner, &ids[1], 0).await;
+    let _ = follow(&runner, &ids[1]).await;
     for (case, id) in [&running, &ended].into_iter().zip(&ids) {
         assert_eq!(
             within(runner.find(&case.launch.task_arn)).await,

@@ -29,7 +29,7 @@ async fn container_engine_without_limits_runs_the_command_all_the_same() {
     );
     let runner = runner_at(&proxy.docker_host()).await;
     let id = case.start(&runner).await.container_id;
-    let (ended, output) = follow(&runner, &id, 0).await;
+    let (ended, output) = follow(&runner, &id).await;
     assert_eq!(
         (proxy.unused(), ended.exit_code, text(&output).as_str()),
         (0, Some(0), "ran\n")
@@ -83,7 +83,7 @@ async fn container_whose_end_is_told_wrongly_is_asked_about_again() {
     let id = case.start(&direct).await.container_id;
     let proxy = Proxy::before_engine(&lies).await;
     let runner = runner_at(&proxy.docker_host()).await;
-    let (ended, output) = follow(&runner, &id, 0).await;
+    let (ended, output) = follow(&runner, &id).await;
     assert_eq!(
         (proxy.unused(), ended.exit_code, text(&output).as_str()),
         (0, Some(5), "late\n")
@@ -99,7 +99,7 @@ async fn container_that_ends_while_it_is_asked_about_is_asked_about_again() {
     let proxy = Proxy::before_engine(&[(&about, gone.clone()), (&about, gone)]).await;
     let runner = runner_at(&proxy.docker_host()).await;
     let id = case.start(&runner).await.container_id;
-    let (ended, _) = follow(&runner, &id, 0).await;
+    let (ended, _) = follow(&runner, &id).await;
     assert_eq!((proxy.unused(), ended.exit_code), (0, Some(7)));
 }
 
@@ -113,7 +113,8 @@ async fn container_stop_that_was_lost_is_asked_for_again() {
     let id = case.start(&runner).await.container_id;
     within(runner.stop(&id, 1)).await;
     assert_eq!(proxy.unused(), 0);
-    assert_eq!(follow(&runner, &id, 0).await.0.exit_code, Some(137));
+    // Process 1 would ignore TERM. A command that is not process 1 ends by it.
+    assert_eq!(follow(&runner, &id).await.0.exit_code, Some(143));
 }
 
 #[tokio::test]
@@ -123,6 +124,7 @@ async fn container_engine_that_is_nowhere_is_told_with_what_was_tried() {
     let error = within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
+        &shared(),
     ))
     .await
     .expect_err("none");
@@ -142,6 +144,7 @@ async fn container_engine_that_is_nowhere_is_told_with_what_was_tried() {
     let said = within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
+        &shared(),
     ))
     .await
     .expect_err("none")
@@ -166,7 +169,7 @@ async fn container_engine_is_found_through_a_docker_context() {
         r#"{"currentContext":"mine"}"#,
     )
     .expect("a configuration");
-    let runner = within(ContainerRunner::connect(|_| None, home.path()))
+    let runner = within(ContainerRunner::connect(|_| None, home.path(), &shared()))
         .await
         .expect("the engine answers");
     let (ended, output) = Case::new(BUSYBOX, "echo there").run(&runner).await;

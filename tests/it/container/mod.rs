@@ -13,10 +13,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use domain::marker;
 use domain::request::Arch;
+use domain::script::variable;
 use local::container::{ContainerRunner, TASK_LABEL};
-use local::task::{Launch, StartedTask, TaskEnd};
+use local::task::{Launch, StartFailure, StartedTask, TaskEnd};
 use tests::engine::Engine;
+
+const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
 /// A bound on a hang, far above what any step here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -27,12 +31,18 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("it ends within a minute")
 }
 
+/// The folder that all tests share, as the processes of one user do.
+fn shared() -> std::path::PathBuf {
+    std::env::temp_dir().join("mycli-tests-shared")
+}
+
 /// A runner that knows only `DOCKER_HOST`.
 async fn runner_at(docker_host: &str) -> ContainerRunner {
     let environment = |name: &str| (name == "DOCKER_HOST").then(|| docker_host.to_owned());
     within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
+        &shared(),
     ))
     .await
     .expect("the engine answers")
@@ -65,13 +75,13 @@ impl Case {
             task_arn: format!("arn:aws:ecs:local:000000000000:task/mycli-test/{id}"),
             attempt: format!("test-{id}"),
             image: image.parse().expect("an image"),
-            entry_point: vec!["/bin/sh".into(), "-c".into()],
-            command: vec![command.to_owned()],
-            environment: vec![],
+            environment: vec![
+                (variable::COMMAND.into(), command.to_owned()),
+                (variable::NONCE.into(), NONCE.into()),
+            ],
             secrets: vec![],
             cpu: 1024,
             memory: 128,
-            mounts: vec![],
             arch,
         };
         Self { launch }
@@ -86,17 +96,25 @@ impl Case {
         Engine::shared().containers(&self.label())
     }
 
+    /// Sets a variable.
+    fn set(&mut self, name: &str, value: &str) {
+        self.launch.environment.retain(|(known, _)| known != name);
+        self.launch
+            .environment
+            .push((name.to_owned(), value.to_owned()));
+    }
+
+    async fn try_start(&self, runner: &ContainerRunner) -> Result<StartedTask, StartFailure> {
+        within(runner.start_unless(&self.launch, async { Ok(None) }, std::future::pending())).await
+    }
+
     async fn start(&self, runner: &ContainerRunner) -> StartedTask {
-        within(runner.start_unless(&self.launch, std::future::pending()))
-            .await
-            .expect("it starts")
+        self.try_start(runner).await.expect("it starts")
     }
 
     /// Returns the reason why it does not start. Nothing of it may be left.
     async fn refusal(&self, runner: &ContainerRunner) -> String {
-        let failure = within(runner.start_unless(&self.launch, std::future::pending()))
-            .await
-            .expect_err("it does not start");
+        let failure = self.try_start(runner).await.expect_err("it does not start");
         assert_eq!(self.containers(), Vec::<String>::new());
         failure.reason
     }
@@ -104,7 +122,7 @@ impl Case {
     /// Runs it to its end.
     async fn run(&self, runner: &ContainerRunner) -> (TaskEnd, Vec<u8>) {
         let started = self.start(runner).await;
-        follow(runner, &started.container_id, 0).await
+        follow(runner, &started.container_id).await
     }
 }
 
@@ -116,8 +134,28 @@ impl Drop for Case {
     }
 }
 
-/// Returns how it ended, and its output from byte `seen` on.
-async fn follow(runner: &ContainerRunner, id: &str, seen: u64) -> (TaskEnd, Vec<u8>) {
+/// Returns how it ended, and the command's own output.
+async fn follow(runner: &ContainerRunner, id: &str) -> (TaskEnd, Vec<u8>) {
+    let (ended, output) = follow_from(runner, id, 0).await;
+    (ended, own(&output))
+}
+
+/// The command's own part of some output: everything but the runner's marker lines.
+fn own(output: &[u8]) -> Vec<u8> {
+    let mut own = Vec::new();
+    for line in output.split_inclusive(|byte| *byte == b'\n') {
+        let text = text(line);
+        match marker::split(NONCE, text.trim_end_matches('\n')) {
+            (_, None) => own.extend_from_slice(line),
+            (Some(before), Some(_)) => own.extend_from_slice(&line[..before.len()]),
+            (None, Some(_)) => {}
+        }
+    }
+    own
+}
+
+/// Returns how it ended, and all output from byte `seen` on.
+async fn follow_from(runner: &ContainerRunner, id: &str, seen: u64) -> (TaskEnd, Vec<u8>) {
     let mut output = Vec::new();
     let ended = within(runner.follow(id, seen, |_, bytes| output.extend_from_slice(bytes))).await;
     (ended.expect("it is followed to its end"), output)

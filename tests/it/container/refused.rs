@@ -29,7 +29,7 @@ async fn container_pull_that_is_not_wanted_any_more_is_given_up() {
     let case = Case::new(MISSING, "true");
     let failure = runner()
         .await
-        .start_unless(&case.launch, std::future::ready(()))
+        .start_unless(&case.launch, async { Ok(None) }, std::future::ready(()))
         .await
         .unwrap_err();
     assert!(
@@ -61,23 +61,31 @@ async fn container_image_for_another_machine_is_refused_in_plain_words() {
     assert_eq!(proxy.unused(), 0);
 }
 
+/// A program that the image does not have is the command's own fault, as in a shell.
 #[tokio::test]
-async fn container_whose_program_is_missing_never_started() {
-    let mut case = Case::new(BUSYBOX, "true");
-    case.launch.entry_point = vec!["/no/such/program".into()];
-    let reason = case.refusal(&runner().await).await;
-    assert!(
-        reason.starts_with("CannotStartContainerError: "),
-        "{reason}"
-    );
-    assert!(reason.contains("/no/such/program"), "{reason}");
-}
-
-#[tokio::test]
-async fn container_mount_that_does_not_exist_is_no_empty_directory() {
-    let mut case = Case::new(BUSYBOX, "true");
-    case.launch.mounts = vec!["/no/such/directory".into()];
-    let reason = case.refusal(&runner().await).await;
-    assert!(reason.contains("/no/such/directory"), "{reason}");
-    assert!(!Path::new("/no/such/directory").exists());
+async fn container_program_that_is_missing_ends_as_in_a_shell() {
+    let runner = runner().await;
+    for (words, code, says) in [
+        (
+            r#"["/no/such/program"]"#,
+            127,
+            "mycli: /no/such/program: not found\n",
+        ),
+        (
+            r#"["no-such-program","a"]"#,
+            127,
+            "mycli: no-such-program: not found\n",
+        ),
+        (
+            r#"["/etc/passwd"]"#,
+            126,
+            "mycli: /etc/passwd: Permission denied",
+        ),
+    ] {
+        let mut case = Case::new(BUSYBOX, "");
+        case.set(variable::WORDS, words);
+        let (ended, output) = case.run(&runner).await;
+        assert_eq!(ended.exit_code, Some(code), "{words}");
+        assert!(text(&output).starts_with(says), "{}", text(&output));
+    }
 }

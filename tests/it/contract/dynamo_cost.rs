@@ -68,9 +68,10 @@ mod typical {
 
     pub(super) fn submitted(number: i64, lock: Option<&str>) -> Execution {
         let request = SubmitRequest {
-            command: Some(format!(
-                "python train.py --fold {number} --epochs 40 --out s3://acme-models/runs/{number}"
-            )),
+            command: Some(
+                format!("python train.py --fold {number} --epochs 40 --out s3://acme-models/runs/{number}")
+                    .into(),
+            ),
             repo: Some("https://github.com/acme-research/forecasting.git".into()),
             branch: Some("experiments/tune".into()),
             image: Some("ghcr.io/acme-research/train:2026-11".into()),

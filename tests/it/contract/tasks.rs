@@ -242,7 +242,7 @@ impl Case for OnThisMachine {
         RunTaskInput {
             client_token: attempt.to_string(),
             started_by: attempt.to_string(),
-            overrides: task::overrides(&execution.request, &attempt, &nonce, None),
+            overrides: task::overrides(&execution.request, &attempt, &nonce, &GitAccess::default()),
             ..task::run_task(
                 &execution,
                 definition_arn,

@@ -222,19 +222,23 @@ fn a_repository_of_this_machine_is_cloned_in_a_container() {
 }
 
 #[test]
-fn a_repository_in_a_container_without_git_says_what_to_do() {
+fn a_repository_in_a_container_needs_no_git_there() {
     let origin = Origin::new();
-    let ran = sandbox().local(&[
-        "exec",
-        "--image",
-        BUSYBOX,
-        "--repo",
-        origin.path().to_str().unwrap(),
-        "true",
-    ]);
-    ran.exits(125)
-        .says("git is not in this image")
-        .says("--no-repo");
+    let path = origin.path().display().to_string();
+    for image in [BUSYBOX, USER, WORKDIR] {
+        let sandbox = sandbox();
+        let from = ["exec", "--repo", &path, "--branch", "v1"];
+        let ran =
+            sandbox.local(&[&from[..], &["--image", image, "pwd; cat f; touch new"]].concat());
+        assert_eq!(
+            (ran.code, &*ran.out),
+            (Some(0), "/workspace/repo\nold\n"),
+            "{image}: {ran:#?}"
+        );
+        let record = sandbox.local(&["status", "-o", "json"]).json();
+        assert_eq!(record["commit"], origin.commit("v1"));
+        check_gone(&record);
+    }
 }
 
 #[test]

@@ -2,10 +2,12 @@
 //! server, containers and secrets.
 
 pub(crate) mod api;
+mod argv;
 mod backlog;
 mod bulk;
 mod completions;
 mod container;
+mod container_images;
 mod crowd;
 mod ending;
 mod first_run;

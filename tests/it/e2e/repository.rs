@@ -251,3 +251,86 @@ fn outside_of_a_repository_it_says_what_to_do() {
         .says("--repo")
         .says("--no-repo");
 }
+
+#[test]
+fn a_clone_has_as_much_history_as_is_asked_for() {
+    let (sandbox, origin) = (Sandbox::new(), Origin::new());
+    let path = origin.path().display().to_string();
+    let count = "git rev-list --count HEAD";
+    for (more, expected) in [
+        (&[][..], "1"),
+        (&["--depth", "2"], "2"),
+        (&["--depth", "full"], "4"),
+    ] {
+        let (out, _) = on_clone(&sandbox, &path, more, count);
+        assert_eq!(out.trim(), expected, "{more:?}");
+    }
+    let whole = ["--depth", "full"];
+    let (out, record) = on_clone(
+        &sandbox,
+        &path,
+        &whole,
+        "git describe --tags; git branch -r",
+    );
+    assert!(out.starts_with("twin-") || out.starts_with("v1-"), "{out}");
+    assert!(out.contains("origin/feature/a"), "{out}");
+    assert_eq!(record["depth"], "full");
+    let page = sandbox.local(&["status"]).exits(0).out;
+    assert!(page.contains("clone      whole history\n"), "{page}");
+    let (out, _) = {
+        let ran = sandbox.local(&["rerun", "--depth", "1"]).exits(0);
+        (ran.out, ())
+    };
+    assert!(!out.contains("origin/feature/a"), "{out}");
+    for (depth, words) in [
+        ("0", "depth: `0` is neither"),
+        ("two", "depth: `two` is neither"),
+    ] {
+        sandbox
+            .local(&["exec", "--repo", &path, "--depth", depth, "true"])
+            .exits(2)
+            .says(words);
+    }
+    sandbox
+        .local(&["exec", "--no-repo", "--lfs", "true"])
+        .exits(2)
+        .says("cannot be used with");
+    fs::write(sandbox.path(".mycli.yaml"), "submodules: true\n").expect("written");
+    sandbox.local(&["exec", "--no-repo", "true"]).exits(0);
+}
+
+/// A submodule on another host than its repository gets the credential of that host.
+#[test]
+fn submodules_are_fetched_with_the_credentials_of_their_own_hosts() {
+    const TOKEN: &str = "planted-token-Kq7";
+    let server = HttpServer::new(Habits {
+        login: Some("x-access-token:planted-token-Kq7"),
+        ..Habits::default()
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let outer = folder.path().join("outer");
+    fs::create_dir(&outer).expect("made");
+    git(&outer, &["init", "-q", "-b", "main"]);
+    let modules = format!(
+        "[submodule \"inner\"]\n\tpath = inner\n\turl = {}\n",
+        server.url()
+    );
+    fs::write(outer.join(".gitmodules"), modules).expect("written");
+    let link = format!("160000,{},inner", server.origin.commit("v1"));
+    git(&outer, &["update-index", "--add", "--cacheinfo", &link]);
+    git(&outer, &["add", ".gitmodules"]);
+    git(&outer, &["commit", "-q", "-m", "outer"]);
+    let sandbox = Sandbox::new();
+    sandbox.keep_credential("GIT_TOKEN", TOKEN);
+    let repo = outer.display().to_string();
+    let (out, record) = on_clone(
+        &sandbox,
+        &repo,
+        &["--submodules"],
+        "cat inner/f; git status --short",
+    );
+    assert_eq!(out, "old\n");
+    assert_eq!(record["submodules"], true);
+    let (out, _) = on_clone(&sandbox, &repo, &[], "ls inner | wc -l");
+    assert_eq!(out.trim(), "0");
+}

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tests::engine;
 
 use super::{
-    docker::Docker,
+    docker::docker_at,
     http,
     world::{Process, World, eventually, is_final},
 };
@@ -33,13 +33,28 @@ impl Story {
         let only = |part: &str| point.contains(part);
         match self.name {
             "exec in a container of Docker's" => only(".logs"),
-            "exec in a container" => !only(".pull") && !only(".stop") && !only(".list"),
+            "exec in a container" => ![
+                ".pull",
+                ".stop",
+                ".list",
+                ".program",
+                ".workspace",
+                ".fetch",
+                ".user",
+            ]
+            .into_iter()
+            .any(only),
             "taking over a container" => ["inspect", "remove", "logs", "drain", "wait"]
                 .into_iter()
                 .any(only),
             // Its command still runs after its log was read.
             "serve and cancel a container" => only(".stop") || only(".remove") || only(".poll"),
             "a missing image" => only(".pull"),
+            "a repository in a container, by a new runner" => {
+                [".program", ".workspace", ".fetch", ".user"]
+                    .into_iter()
+                    .any(only)
+            }
             _ => only(".list"),
         }
     }
@@ -120,6 +135,11 @@ pub(super) const IN_CONTAINERS: &[Story] = &[
         name: "exec in a container",
         engine: true,
         play: exec_in_container,
+    },
+    Story {
+        name: "a repository in a container, by a new runner",
+        engine: true,
+        play: repository_in_container,
     },
     Story {
         name: "exec in a container of Docker's",
@@ -620,8 +640,20 @@ fn exec_in_container(world: &World, point: &str) -> bool {
     world.start(&args, Some(point)).died()
 }
 
+fn repository_in_container(world: &World, point: &str) -> bool {
+    let repo = repository(world);
+    world.bring_new_runner();
+    world.promise("container", "FAILED", Some(3));
+    let args = exec(
+        "container",
+        &["--repo", &repo, "--branch", "main", "--image", engine::USER],
+        "test \"$(cat greeting)\" = hello && echo ran-container; exit 3",
+    );
+    world.start(&args, Some(point)).died()
+}
+
 fn exec_in_container_of_docker(world: &World, point: &str) -> bool {
-    let docker = Docker::at(world.path("docker.sock"));
+    let docker = docker_at(world.path("docker.sock"));
     world.promise("container", "FAILED", Some(3));
     let args = exec(
         "container",

@@ -16,8 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use local::runner_program::PROGRAM;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tests::engine::Engine;
 
@@ -150,6 +152,19 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Gives the containers of this home a runner that no other home has, so that the engine does not
+    /// know it yet.
+    pub(super) fn bring_new_runner(&self) {
+        let mut program = PROGRAM.to_vec();
+        // A loader ignores what follows a program.
+        program.extend(self.dir.path().as_os_str().as_encoded_bytes());
+        fs::write(self.new_runner(), program).expect("a file");
+    }
+
+    fn new_runner(&self) -> PathBuf {
+        self.path("new-runner")
+    }
+
     fn local(&self, name: &str) -> PathBuf {
         self.dir.path().join(".mycli/local").join(name)
     }
@@ -197,6 +212,8 @@ impl World {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(point.map(|point| ("MYCLI_FAILPOINT", point)));
         command.env("DOCKER_HOST", docker_host);
+        let runner = self.new_runner();
+        command.envs(runner.exists().then_some(("MYCLI_RUNNER", runner)));
         let child = command
             .stdin(Stdio::null())
             .stdout(file(&out))
@@ -450,6 +467,11 @@ impl World {
 impl Drop for World {
     /// Leaves nothing behind, even after a failed test.
     fn drop(&mut self) {
+        if let Ok(program) = fs::read(self.new_runner()) {
+            let digest = hex::encode(&Sha256::digest(program)[..8]);
+            let volume = format!("mycli-runner-{digest}");
+            let _gone = Engine::shared().podman(&["volume", "rm", "--force", &volume]);
+        }
         for pid in self.processes().into_iter().filter_map(Pid::from_raw) {
             let _gone = kill_process(pid, Signal::KILL);
         }

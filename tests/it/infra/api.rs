@@ -476,9 +476,12 @@ fn records_of_every_kind_are_as_documented() {
 fn whole_request() -> SubmitRequest {
     SubmitRequest {
         action: text(),
-        command: text(),
+        command: Some("text".into()),
         repo: text(),
         branch: text(),
+        depth: Some(Scalar::from("full")),
+        submodules: Some(true),
+        lfs: Some(false),
         image: text(),
         env: [("A".to_owned(), "b".to_owned())].into(),
         secrets: vec!["S".into()],

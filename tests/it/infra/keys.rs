@@ -89,7 +89,7 @@ fn the_projects_file_takes_every_key_but_those_of_one_run() {
         let sandbox = Sandbox::new();
         let value = match key.name {
             "env" => "{A: b}",
-            "secrets" | "retry_on" => "[x]",
+            "secrets" | "retry_on" | "command" => "[x]",
             _ => "7",
         };
         let file = format!("{}: {value}\n", key.name);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::request::{
-    Arch, Changes, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind, RepoUrl, Scalar,
-    SubmitRequest, Timeout,
+    Arch, Changes, CommandLine, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind,
+    RepoUrl, Scalar, SubmitRequest, Timeout,
 };
 use proptest::prelude::*;
 
@@ -83,8 +83,12 @@ fn submit_request() -> impl Strategy<Value = SubmitRequest> {
         prop::option::of(ref_text()),
         prop::option::of(image_text()),
     );
+    let command = prop_oneof![
+        "\\PC{1,20}".prop_map(CommandLine::from),
+        prop::collection::vec("\\PC{0,8}", 0..4).prop_map(CommandLine::Words),
+    ];
     let data = (
-        "\\PC{1,20}",
+        command,
         prop::collection::btree_map("[A-Z]{1,4}", "\\PC{0,8}", 0..3),
         prop::collection::vec("[a-z]{1,4}", 0..3),
     );
@@ -98,13 +102,17 @@ fn submit_request() -> impl Strategy<Value = SubmitRequest> {
         prop::option::of(-1..12_i64),
         prop::collection::vec(prop::sample::select(vec!["spot", "host", "failure"]), 0..3),
         prop::option::of("[a-z.-]{1,5}"),
+        prop::option::of(prop::sample::select(vec!["1", "7", "full", "0"])),
+        prop::option::of(any::<bool>()),
     );
     (places, data, size, rest).prop_map(
         |((repo, branch, image), (command, env, secrets), (cpu, memory, timeout), rest)| {
-            let (priority, retries, retry_on, lock) = rest;
+            let (priority, retries, retry_on, lock, depth, submodules) = rest;
             SubmitRequest {
                 command: Some(command),
                 branch: branch.filter(|_| repo.is_some()),
+                depth: depth.filter(|_| repo.is_some()).map(Into::into),
+                submodules: submodules.filter(|_| repo.is_some()),
                 repo: repo.map(str::to_owned),
                 image,
                 env: env.into_iter().collect::<BTreeMap<_, _>>(),
@@ -157,9 +165,10 @@ proptest! {
     #[test]
     fn no_text_whatever_makes_a_check_panic(text in any::<String>()) {
         let request = SubmitRequest {
-            command: Some(text.clone()),
+            command: Some(text.clone().into()),
             repo: Some(text.clone()),
             branch: Some(text.clone()),
+            depth: Some(text.clone().into()),
             image: Some(text.clone()),
             env: BTreeMap::from([(text.clone(), text.clone())]),
             secrets: vec![text.clone()],

@@ -92,7 +92,7 @@ fn keep_by(mut keeper: Command, command: &Value, further: Value) -> Kept {
         panic!("an object");
     };
     order.as_object_mut().expect("an object").extend(further);
-    let keeper = start(keeper.stderr(Stdio::null()), "run", &order);
+    let keeper = start(keeper.stderr(Stdio::null()), &["run", "-"], &order);
     Kept { folder, keeper }
 }
 
@@ -357,7 +357,7 @@ fn output_comes_whole_and_in_order_however_it_is_written() {
 fn without_an_order_nothing_is_run() {
     for text in ["", "{", "{\"nonce\": \"x\"}"] {
         let mut keeper = Command::new(program())
-            .arg("run")
+            .args(["run", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -394,7 +394,7 @@ fn a_keeper_is_closed_to_its_command() {
     let log = fs::read_to_string(folder.path().join("log")).expect("a log");
     assert!(!log.contains("read ") && !log.contains("listed"), "{log}");
     assert!(
-        log.contains("mycli-runner run") && !log.contains(NONCE),
+        log.contains("mycli-runner run -") && !log.contains(NONCE),
         "{log}"
     );
 }
@@ -404,12 +404,12 @@ fn a_repository_is_fetched_first_and_its_commit_is_told() {
     let origin = Origin::new();
     let folder = tempfile::tempdir().expect("a folder");
     let order = |reference: &str| {
-        json!({"fetch": {
+        json!({"source": {"fetch": {
             "repo": origin.path(),
             "reference": reference,
             "depth": 1,
             "into": folder.path().join(reference.replace('/', "-")),
-        }})
+        }}})
     };
     let ran = keep("cat f; echo $MYCLI_COMMIT", order("v1")).end();
     let commit = origin.commit("v1");
@@ -444,12 +444,16 @@ fn a_fetch_has_its_own_time_and_can_be_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let into = folder.path().join("clone");
     let fetch = json!({"repo": repo, "depth": 1, "into": into});
-    let ran = keep("echo ran", json!({"set_up_seconds": 1, "fetch": fetch})).end();
+    let ran = keep(
+        "echo ran",
+        json!({"set_up_seconds": 1, "source": {"fetch": fetch}}),
+    )
+    .end();
     assert_eq!(
         ran.lines,
         [format!("mycli: cloning {repo} took longer than 1 s")]
     );
-    let kept = keep("echo ran", json!({"fetch": fetch}));
+    let kept = keep("echo ran", json!({"source": {"fetch": fetch}}));
     let _first = silent.accept().expect("the first fetch");
     let _connection = silent.accept().expect("it fetches");
     kept.signal(Signal::TERM);

@@ -108,9 +108,9 @@ fn order(folder: &Path, repo: &str, further: Value) -> Value {
 }
 
 /// Starts a subcommand of the program, and gives it its order.
-fn start(command: &mut Command, subcommand: &str, order: &Value) -> Child {
+fn start(command: &mut Command, subcommand: &[&str], order: &Value) -> Child {
     let mut child = command
-        .arg(subcommand)
+        .args(subcommand)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -138,7 +138,7 @@ impl Waiting {
         let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(folder.path(), everyone).expect("set");
         let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
-        let fetch = start(command.stderr(Stdio::null()), "fetch", &order);
+        let fetch = start(command.stderr(Stdio::null()), &["fetch"], &order);
         let (connection, _) = silent.accept().expect("the child connects");
         Self {
             folder,
@@ -165,14 +165,28 @@ impl Waiting {
 fn fetch_by(command: &mut Command, repo: &str, further: Value) -> Got {
     let folder = tempfile::tempdir().expect("a folder");
     let order = order(folder.path(), repo, further);
-    let child = start(command.stderr(Stdio::piped()), "fetch", &order);
-    let output = child.wait_with_output().expect("it ends");
-    let outcome = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let (mut outcome, notes) = step(command, "fetch", &order);
+    if let FetchOutcome::Done(fetched) = &outcome {
+        let fetched = fetched.clone();
+        let order = json!({"into": folder.path().join("clone")});
+        outcome = step(&mut Command::new(program()), "check-out", &order).0;
+        if let FetchOutcome::Done(checked_out) = &outcome {
+            assert_eq!(*checked_out, fetched);
+        }
+    }
     Got {
         folder,
         outcome,
-        notes: String::from_utf8(output.stderr).expect("text"),
+        notes,
     }
+}
+
+/// Carries out a step of a set-up. Returns its outcome and its notes.
+fn step(command: &mut Command, subcommand: &str, order: &Value) -> (FetchOutcome, String) {
+    let child = start(command.stderr(Stdio::piped()), &[subcommand], order);
+    let output = child.wait_with_output().expect("it ends");
+    let outcome = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    (outcome, String::from_utf8(output.stderr).expect("text"))
 }
 
 /// The credential for HTTP servers on loopback.

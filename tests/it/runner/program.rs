@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write as _,
     process::{Command, Stdio},
 };
 
@@ -10,7 +9,7 @@ use runner::order::{FetchFaultKind, FetchOutcome};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Waiting, fetch, program};
+use super::{Waiting, fetch, program, step};
 use crate::script::server::{Habits, HttpServer};
 
 /// The most that the program may have, in bytes.
@@ -41,26 +40,20 @@ fn it_fetches_in_an_empty_root() {
     fs::copy(program(), root.path().join("mycli-runner")).expect("copied");
     // `current_exe` reads it.
     fs::create_dir(root.path().join("proc")).expect("made");
-    let order = json!({"repo": server.url(), "depth": 1, "into": "/clone"}).to_string();
-    let mut child = Command::new("unshare")
-        .args(["--mount", "--fork", "sh", "-c"])
-        .arg("mount -t proc proc \"$0/proc\" && exec chroot \"$0\" /mycli-runner fetch")
-        .arg(root.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("unshare");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(order.as_bytes())
-        .expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
-    let outcome: FetchOutcome =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    assert!(matches!(outcome, FetchOutcome::Done(_)), "{outcome:?}");
+    let mount = "mount -t proc proc \"$0/proc\" && exec chroot \"$0\" /mycli-runner \"$1\"";
+    let fetch = json!({"repo": server.url(), "depth": 1, "into": "/clone"});
+    let check_out = json!({"into": "/clone"});
+    for (subcommand, order) in [("fetch", fetch), ("check-out", check_out)] {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--mount", "--fork", "sh", "-c", mount])
+            .arg(root.path());
+        let (outcome, notes) = step(&mut unshare, subcommand, &order);
+        assert!(
+            matches!(outcome, FetchOutcome::Done(_)),
+            "{outcome:?} {notes}"
+        );
+    }
     let file = fs::read_to_string(root.path().join("clone/f"));
     assert_eq!(file.expect("cloned"), "main\n");
 }

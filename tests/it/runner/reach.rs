@@ -324,7 +324,7 @@ fn no_process_of_a_fetch_shows_a_token() {
     let order = order(folder.path(), &server.url(), json!({"credentials": all}));
     let mut child = start(
         Command::new(program()).stderr(Stdio::null()),
-        "fetch",
+        &["fetch"],
         &order,
     );
     while !is_connected(&server) {

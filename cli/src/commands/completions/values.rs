@@ -41,7 +41,10 @@ impl From<ExecutionView> for LatestRun {
         Self {
             id: run.execution_id.to_string(),
             status: run.status,
-            title: run.request.name.unwrap_or(run.request.command),
+            title: run
+                .request
+                .name
+                .unwrap_or_else(|| run.request.command.to_string()),
             group: run.request.group,
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LaunchRequest, Scalar, SubmitRequest, given};
+use super::{CommandLine, LaunchRequest, Scalar, SubmitRequest, given};
 
 /// The changes of a rerun: the body of `POST /executions/{id}/rerun`.
 ///
@@ -20,12 +20,18 @@ use super::{LaunchRequest, Scalar, SubmitRequest, given};
 )]
 pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
+    pub command: Option<CommandLine>,
     /// An empty text means no repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submodules: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lfs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Variables to set. All others stay.
@@ -83,7 +89,7 @@ impl Changes {
     ///
     /// - Variables are merged by name.
     /// - A branch belongs to its repository: another repository drops it. An empty `repo` drops
-    ///   both.
+    ///   both, and how to clone too.
     /// - CPU and memory are a pair: if only one is given, the other is chosen again.
     /// - The earlier idempotency key is never copied, because it would return the earlier run.
     #[must_use]
@@ -101,12 +107,18 @@ impl Changes {
         if self.repo.is_some() {
             (request.repo, request.branch) = (None, None);
         }
+        if self.repo.as_deref() == Some("") {
+            (request.depth, request.submodules, request.lfs) = (None, None, None);
+        }
         if self.cpu.is_some() || self.memory.is_some() {
             (request.cpu, request.memory) = (None, None);
         }
         replace(&mut request.command, self.command);
         replace(&mut request.repo, self.repo.filter(|repo| !repo.is_empty()));
         replace(&mut request.branch, self.branch);
+        replace(&mut request.depth, self.depth);
+        replace(&mut request.submodules, self.submodules);
+        replace(&mut request.lfs, self.lfs);
         replace(&mut request.image, self.image);
         request.env.extend(self.env);
         replace_list(&mut request.secrets, self.secrets);
@@ -149,6 +161,9 @@ impl From<SubmitRequest> for Changes {
             command: request.command,
             repo: request.repo,
             branch: request.branch,
+            depth: request.depth,
+            submodules: request.submodules,
+            lfs: request.lfs,
             image: request.image,
             env: request.env,
             secrets: given(request.secrets),
@@ -267,10 +282,21 @@ mod tests {
             &json!({"repo": "/srv/q", "branch": null}),
         );
         check(
+            json!({"depth": "full", "submodules": true, "lfs": true}),
+            &json!({"depth": "full", "submodules": true, "lfs": true}),
+        );
+        check(
+            json!({"command": ["make", "a b"]}),
+            &json!({"command": ["make", "a b"]}),
+        );
+        check(
             json!({"repo": "/srv/q", "branch": "x"}),
             &json!({"repo": "/srv/q", "branch": "x"}),
         );
-        check(json!({"repo": ""}), &json!({"repo": null, "branch": null}));
+        check(
+            json!({"repo": ""}),
+            &json!({"repo": null, "branch": null, "depth": null, "submodules": null, "lfs": null}),
+        );
         check(json!({"cpu": 256}), &json!({"cpu": "256", "memory": "512"}));
         check(
             json!({"cpu": 1024, "memory": 4096}),

@@ -90,14 +90,19 @@ impl<'de> Visitor<'de> for TextsVisitor {
         f.write_str("a sequence")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
-        let mut texts = Vec::new();
-        loop {
-            let null = format!("entry {} is null: leave it out", texts.len() + 1);
-            match list.next_element_seed(NoNull(&null))? {
-                Some(text) => texts.push(text),
-                None => return Ok(Texts(texts)),
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Texts, A::Error> {
+        texts_of(list).map(Texts)
+    }
+}
+
+/// Reads the texts of a list.
+pub(super) fn texts_of<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<String>, A::Error> {
+    let mut texts = Vec::new();
+    loop {
+        let null = format!("entry {} is null: leave it out", texts.len() + 1);
+        match list.next_element_seed(NoNull(&null))? {
+            Some(text) => texts.push(text),
+            None => return Ok(texts),
         }
     }
 }

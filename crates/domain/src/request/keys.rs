@@ -32,11 +32,14 @@ const fn of_one_run(name: &'static str, flags: &'static [&'static str]) -> Reque
 }
 
 /// All keys, in the order of the manual.
-pub const KEYS: [RequestKey; 22] = [
+pub const KEYS: [RequestKey; 25] = [
     of_one_run("action", &[]),
     of_one_run("command", &[]),
     key("repo", &["--repo", "--no-repo"]),
     key("branch", &["--branch"]),
+    key("depth", &["--depth"]),
+    key("submodules", &["--submodules"]),
+    key("lfs", &["--lfs"]),
     key("image", &["--image"]),
     key("env", &["--env", "--env-file"]),
     key("secrets", &["--secret"]),

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use super::text::shown;
 use super::{
-    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX,
-    PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source,
-    SubmitRequest, TaskSize, Timeout, env,
+    CommandLine, Defaults, Depth, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest,
+    MAX_PARALLEL_MAX, PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName,
+    SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
 };
 
 impl SubmitRequest {
@@ -26,7 +26,16 @@ impl SubmitRequest {
         faults.action(self.action.as_deref());
         let launch = LaunchRequest {
             command: faults.command(self.command),
-            source: faults.source(self.repo.as_deref(), self.branch, defaults.place),
+            source: faults.source(
+                AskedSource {
+                    repo: self.repo.as_deref(),
+                    branch: self.branch,
+                    depth: self.depth,
+                    submodules: self.submodules.unwrap_or_default(),
+                    lfs: self.lfs.unwrap_or_default(),
+                },
+                defaults.place,
+            ),
             image: faults.image(self.image, defaults),
             env: faults.env(&self.env),
             secrets: faults.secrets(&self.secrets, &self.env),
@@ -49,6 +58,18 @@ impl SubmitRequest {
         };
         faults.none_in(launch)
     }
+}
+
+/// The fault of a text that no process can be given.
+const NUL: &str = "holds a NUL byte, which no command can take: remove it";
+
+/// The keys of a request that make up its source.
+struct AskedSource<'a> {
+    repo: Option<&'a str>,
+    branch: Option<String>,
+    depth: Option<Scalar>,
+    submodules: bool,
+    lfs: bool,
 }
 
 /// Collects the faults. A wrong part is replaced by a stand-in, which nobody sees because the whole
@@ -92,42 +113,80 @@ impl Faults {
         }
     }
 
-    fn command(&mut self, command: Option<String>) -> String {
-        match command.as_deref().map(str::trim) {
+    fn command(&mut self, command: Option<CommandLine>) -> CommandLine {
+        match &command {
             None => self.add(
                 "command",
                 "is missing: say what to run, as in `terraform plan`",
             ),
-            Some("") => self.add(
-                "command",
-                "is blank: say what to run, as in `terraform plan`",
-            ),
-            Some(text) if text.contains('\0') => {
-                self.add(
+            Some(CommandLine::Text(text)) => self.command_text("command", text),
+            Some(CommandLine::Words(words)) => match words.split_first() {
+                None => self.add(
                     "command",
-                    "holds a NUL byte, which a shell cannot take: remove it",
-                );
-            }
-            Some(_) => {}
+                    "is an empty list: say what to run, as in `[\"terraform\", \"plan\"]`",
+                ),
+                Some((program, arguments)) => {
+                    self.command_text("command[0]", program);
+                    let with_nul = arguments.iter().position(|word| word.contains('\0'));
+                    if let Some(at) = with_nul {
+                        self.add(format!("command[{}]", at + 1), NUL);
+                    }
+                }
+            },
         }
         command.unwrap_or_default()
     }
 
-    fn source(
-        &mut self,
-        repo: Option<&str>,
-        branch: Option<String>,
-        place: Place,
-    ) -> Option<Source> {
-        if repo.is_none() && branch.is_some() {
+    fn command_text(&mut self, field: &str, text: &str) {
+        if text.trim().is_empty() {
+            self.add(field, "is blank: say what to run, as in `terraform plan`");
+        } else if text.contains('\0') {
+            self.add(field, NUL);
+        }
+    }
+
+    fn source(&mut self, asked: AskedSource<'_>, place: Place) -> Option<Source> {
+        let is_given = [
+            ("branch", asked.branch.is_some()),
+            ("depth", asked.depth.is_some()),
+            ("submodules", asked.submodules),
+            ("lfs", asked.lfs),
+        ];
+        let without_repo = is_given
+            .iter()
+            .filter(|(_, is_given)| *is_given && asked.repo.is_none());
+        for (field, _) in without_repo {
+            let words =
+                format!("is given without a repository: add `repo`, or leave `{field}` out");
+            self.add(*field, words);
+        }
+        let repo = asked.repo;
+        let repo = repo.and_then(|text| self.keep("repo", RepoUrl::parse(text, place)));
+        let reference = self.parsed::<GitRef>("branch", asked.branch);
+        let depth = asked.depth.map(|depth| depth.as_str().to_owned());
+        let depth = self.parsed::<Depth>("depth", depth).unwrap_or_default();
+        let is_more = [
+            ("depth", depth != Depth::default()),
+            ("submodules", asked.submodules),
+            ("lfs", asked.lfs),
+        ];
+        for (field, _) in is_more
+            .iter()
+            .filter(|(_, is_more)| *is_more && place == Place::Aws && asked.repo.is_some())
+        {
             self.add(
-                "branch",
-                "is given without a repository: add `repo`, or leave `branch` out",
+                *field,
+                "is for runs on one machine (--local): on AWS a clone has one commit, without submodules and \
+                 large files, and the command may fetch more",
             );
         }
-        let repo = repo.and_then(|text| self.keep("repo", RepoUrl::parse(text, place)));
-        let reference = self.parsed::<GitRef>("branch", branch);
-        repo.map(|repo| Source { repo, reference })
+        repo.map(|repo| Source {
+            repo,
+            reference,
+            depth,
+            submodules: asked.submodules,
+            lfs: asked.lfs,
+        })
     }
 
     fn image(&mut self, image: Option<String>, defaults: &Defaults) -> Option<ImageRef> {

@@ -36,6 +36,9 @@ pub enum EngineError {
         /// Its fault.
         reason: String,
     },
+    /// There is no runner for the engine's containers.
+    #[error("{0}")]
+    NoRunner(String),
     /// The container no longer exists: something else removed it.
     #[error("the container {0} is gone: something else has removed it")]
     Gone(String),

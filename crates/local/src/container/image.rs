@@ -15,6 +15,8 @@ use crate::task::{Pull, StartFailure};
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) digest: Option<String>,
+    /// Its `USER`; empty if it has none.
+    pub(super) user: String,
     pub(super) pull: Pull,
 }
 
@@ -41,6 +43,10 @@ pub(super) async fn fetch(
     };
     Ok(Fetched {
         digest: digest(image, &inspect),
+        user: inspect
+            .config
+            .and_then(|config| config.user)
+            .unwrap_or_default(),
         pull: Pull {
             started_at,
             stopped_at,

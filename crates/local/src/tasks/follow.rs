@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    path::PathBuf,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -11,19 +12,18 @@ use domain::{
     Timestamp,
     ecs::{StopCode, TaskStatus},
     ports::{self, Clock, LogLine, PortError},
-    request::{ImageRef, Place, RepoUrl},
-    script,
+    request::ImageRef,
     stored::Unknown,
     task::{SecretMapping, TaskDefinition},
 };
-use runner::log::LogWriter;
+use runner::{log::LogWriter, order::TaskVariables};
 use rustix::process::Signal;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::{
     STOP_SECONDS, TaskOrigin, TaskReport, TasksInner,
-    job::{FollowError, Job, Runtime, environment, from_environment, variable},
+    job::{FollowError, Job, Runtime, environment, from_environment},
     order, task_id,
 };
 use crate::{
@@ -237,10 +237,9 @@ impl TasksInner {
             Ok(secrets) => secrets,
             Err(failure) => return Ok(Err(failure)),
         };
-        let order = order::of(
+        let order = order::run(
             environment(&job.input),
             secrets,
-            &job.nonce,
             &self.host.folders(job.id()),
             self.logs.path(job.id()),
             self.setup.git,
@@ -268,13 +267,14 @@ impl TasksInner {
     ) -> Result<Result<String, StartFailure>, FollowError> {
         let started = match (self.engine().await, self.launch(job, image)) {
             (Ok(engine), Ok(launch)) => {
-                engine
-                    .start_unless(&launch, self.stop_asked(job.arn(), stop))
-                    .await
+                let (workspace, stop) = (self.workspace(job), self.stop_asked(job.arn(), stop));
+                engine.start_unless(&launch, workspace, stop).await
             }
             (Err(reason), _) => Err(StartFailure::never(reason)),
             (_, Err(failure)) => Err(failure),
         };
+        // The container has a copy of what was fetched for it.
+        let _left = self.host.clean_up(job.id());
         let started = match started {
             Ok(started) => started,
             Err(failure) => return Ok(Err(failure)),
@@ -539,27 +539,37 @@ impl TasksInner {
     }
 
     fn launch(&self, job: &Job, image: ImageRef) -> Result<Launch, StartFailure> {
-        let repo = RepoUrl::parse(
-            &variable(&job.input, script::variable::REPO),
-            Place::OneMachine,
-        )
-        .ok();
+        let is_for_container = |name: &str| !TaskVariables::is_for_fetch(name);
+        let mut environment = environment(&job.input);
+        environment.retain(|(name, _)| is_for_container(name));
+        let mut secrets = self.secret_values(&job.definition)?;
+        secrets.retain(|(name, _)| is_for_container(name));
         Ok(Launch {
             task_arn: job.arn().to_owned(),
             attempt: job.input.started_by.clone(),
             image,
-            entry_point: job.definition.entry_point.clone(),
-            command: job.definition.command.clone(),
-            environment: environment(&job.input),
-            secrets: self.secret_values(&job.definition)?,
+            environment,
+            secrets,
             cpu: job.input.overrides.cpu.parse().unwrap_or_default(),
             memory: job.input.overrides.memory.parse().unwrap_or_default(),
-            mounts: repo
-                .and_then(|repo| repo.local_path())
-                .into_iter()
-                .collect(),
             arch: job.definition.arch,
         })
+    }
+
+    /// The folder whose content becomes the workspace of a container. It is made now, if the task has
+    /// a repository. The credentials stay on this machine.
+    async fn workspace(&self, job: &Job) -> Result<Option<PathBuf>, StartFailure> {
+        let order = order::fetch_for_container(
+            environment(&job.input),
+            self.secret_values(&job.definition)?,
+            self.host.fetched(job.id()),
+            self.setup.git,
+        );
+        let Some(order) = order else {
+            return Ok(None);
+        };
+        let folder = self.host.fetch_for_container(job.id(), &order).await?;
+        Ok(Some(folder))
     }
 
     fn secret_values(
@@ -586,7 +596,8 @@ impl TasksInner {
     }
 
     pub(super) async fn engine(&self) -> Result<&ContainerRunner, String> {
-        let connect = || ContainerRunner::connect(from_environment, &self.setup.home);
+        let (home, programs) = (&self.setup.home, &self.setup.programs_dir);
+        let connect = || ContainerRunner::connect(from_environment, home, programs);
         self.engine
             .get_or_try_init(connect)
             .await

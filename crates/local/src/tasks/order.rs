@@ -1,7 +1,6 @@
-//! The order for the keeper of a task on the host, made of what ECS would be given.
+//! The orders for the programs of a task, made of what ECS would be given.
 
 use std::{
-    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
 };
@@ -9,20 +8,15 @@ use std::{
 use domain::{
     git::GitHost,
     request::{Place, RepoUrl},
-    script::variable,
 };
 use runner::order::{
-    CommandLine, Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram,
-    NetworkSettings, Proof, RunOrder,
+    Credential, Credentials, FetchOrder, GitProgram, NetworkSettings, Proof, RepositorySource,
+    RunOrder, TaskVariables,
 };
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
 use crate::host::{self, Folders};
 
-/// How many seconds a fetch may take (DESIGN §6).
-const SET_UP_SECONDS: u64 = 600;
-/// The seconds between TERM and KILL (DESIGN §6).
-const GRACE_SECONDS: u64 = 10;
 /// The user name that goes with a token, unless the request's host asks for another (GitHub docs,
 /// "Authenticating as a GitHub App installation").
 const TOKEN_USER: &str = "x-access-token";
@@ -35,105 +29,92 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The order for a task with these variables and secrets.
-pub(super) fn of(
+/// The order for the keeper of a task on the host with these variables and secrets.
+pub(super) fn run(
     variables: Vec<(String, String)>,
     secrets: Vec<(String, SecretString)>,
-    nonce: &str,
     folders: &Folders,
     log: PathBuf,
     git: GitProgram,
 ) -> RunOrder {
-    let mut given: BTreeMap<String, SecretString> = variables
-        .into_iter()
-        .map(|(name, value)| (name, value.into()))
-        .chain(secrets)
-        .collect();
-    let mut taken = |name: &str| given.remove(name);
-    let text = |value: Option<SecretString>| {
-        value
-            .map(|value| value.expose_secret().to_owned())
-            .filter(|value| !value.is_empty())
-    };
-    let command = text(taken(variable::COMMAND)).unwrap_or_default();
-    let timeout_seconds = text(taken(variable::TIMEOUT)).and_then(|value| value.parse().ok());
-    let grace_seconds = text(taken(variable::GRACE)).and_then(|value| value.parse().ok());
-    let note = text(taken(variable::WITHOUT));
-    let repo = text(taken(variable::REPO));
-    let reference = text(taken(variable::REF));
-    let username = text(taken(variable::GIT_USERNAME));
-    let (token, key) = (taken(variable::GIT_TOKEN), taken(variable::SSH_KEY));
-    let known_hosts = text(taken(variable::KNOWN_HOSTS));
-    for name in [variable::NONCE, variable::HELD, variable::WORKDIR] {
-        taken(name);
-    }
-    let repo = repo.and_then(|repo| RepoUrl::parse(&repo, Place::OneMachine).ok());
-    let fetch = repo.map(|repo| FetchOrder {
+    let clean = host::clean_environment(folders).into_iter();
+    let mut task = task_variables(clean.chain(variables), secrets);
+    let fetch = fetch(&mut task, git, |repo| folders.work.join(repo.folder_name()));
+    task.into_order(
+        Some(folders.work.clone()),
+        fetch.map(|fetch| RepositorySource::Fetch(Box::new(fetch))),
+        Some(log),
+    )
+}
+
+/// The order to fetch the repository of a task in a container, if it has one, into this folder.
+pub(super) fn fetch_for_container(
+    variables: Vec<(String, String)>,
+    secrets: Vec<(String, SecretString)>,
+    into: PathBuf,
+    git: GitProgram,
+) -> Option<FetchOrder> {
+    fetch(&mut task_variables(variables, secrets), git, |_| into)
+}
+
+fn task_variables(
+    variables: impl IntoIterator<Item = (String, String)>,
+    secrets: Vec<(String, SecretString)>,
+) -> TaskVariables {
+    let plain = variables.into_iter();
+    TaskVariables::of(
+        plain
+            .map(|(name, value)| (name, value.into()))
+            .chain(secrets),
+    )
+}
+
+fn fetch(
+    task: &mut TaskVariables,
+    git: GitProgram,
+    into: impl FnOnce(&RepoUrl) -> PathBuf,
+) -> Option<FetchOrder> {
+    let repo = RepoUrl::parse(task.repo.as_deref()?, Place::OneMachine).ok()?;
+    let reference = task.reference.take();
+    Some(FetchOrder {
         reference: reference.and_then(|reference| reference.parse().ok()),
-        depth: Some(std::num::NonZeroU32::MIN),
-        into: folders.work.join(repo.folder_name()),
-        submodules: false,
-        lfs: false,
-        credentials: credentials(&repo, username, token, key),
-        known_hosts: known_hosts.unwrap_or_else(|| domain::script::KNOWN_HOSTS.to_owned()),
+        depth: task.depth.commits(),
+        into: into(&repo),
+        submodules: task.submodules,
+        lfs: task.lfs,
+        credentials: credentials(&repo, task),
+        known_hosts: task
+            .known_hosts
+            .take()
+            .unwrap_or_else(|| domain::script::KNOWN_HOSTS.to_owned()),
         network: network(),
         git,
         repo,
-    });
-    let environment = host::clean_environment(folders)
-        .into_iter()
-        .map(|(name, value)| (name, value.into()))
-        .chain(
-            given
-                .into_iter()
-                .map(|(name, value)| (own_name(&name), value)),
-        )
-        .map(|(name, value)| (name, EnvironmentValue(value)))
-        .collect();
-    RunOrder {
-        nonce: nonce.into(),
-        command: CommandLine::Text(command),
-        environment,
-        folder: folders.work.clone(),
-        fetch,
-        note,
-        timeout_seconds,
-        grace_seconds: grace_seconds.unwrap_or(GRACE_SECONDS),
-        set_up_seconds: SET_UP_SECONDS,
-        log,
-    }
+    })
 }
 
-/// The name of a variable as the request has it. Some are held back from the script's set-up.
-fn own_name(name: &str) -> String {
-    name.strip_prefix(variable::HELD_PREFIX)
-        .unwrap_or(name)
-        .to_owned()
-}
-
-/// The credentials of a clone. They were chosen for the repository's host before.
-fn credentials(
-    repo: &RepoUrl,
-    username: Option<String>,
-    token: Option<SecretString>,
-    key: Option<SecretString>,
-) -> Credentials {
-    let Some(host) = GitHost::of(repo) else {
-        return Credentials::default();
-    };
-    let basic = token.map(|password| Proof::Basic {
-        username: username.unwrap_or_else(|| TOKEN_USER.to_owned()),
-        password,
-    });
-    let proofs = basic.into_iter().chain(key.map(Proof::Key));
-    Credentials(
-        proofs
-            .map(|proof| Credential {
-                hosts: vec![host.clone()],
-                proof,
-            })
+/// The credentials of a clone. Without hosts of their own they were chosen for the repository's.
+fn credentials(repo: &RepoUrl, task: &mut TaskVariables) -> Credentials {
+    let hosts = |given: Option<String>| match given {
+        Some(given) => given
+            .split(' ')
+            .filter_map(|host| host.parse().ok())
             .collect(),
-    )
+        None => GitHost::of(repo).into_iter().collect(),
+    };
+    let username = task.username.take();
+    let basic = task.token.take().map(|password| Credential {
+        hosts: hosts(task.token_hosts.take()),
+        proof: Proof::Basic {
+            username: username.unwrap_or_else(|| TOKEN_USER.to_owned()),
+            password,
+        },
+    });
+    let key = task.key.take().map(|key| Credential {
+        hosts: hosts(task.key_hosts.take()),
+        proof: Proof::Key(key),
+    });
+    Credentials(basic.into_iter().chain(key).collect())
 }
 
 /// How this machine reaches servers: by its proxies, and with the authorities that it trusts.

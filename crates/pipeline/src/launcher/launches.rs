@@ -394,7 +394,7 @@ where
             return Ok(GitAccess::default());
         };
         let mut set = Vec::new();
-        for name in git::secrets_for(&source.repo) {
+        for name in git::secrets_for(source) {
             set.extend(self.secrets.find_secret(name).await?);
         }
         // Records written before the role was stored count as the lowest role that may submit.

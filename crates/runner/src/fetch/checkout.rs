@@ -4,12 +4,16 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::Path,
     sync::atomic::AtomicBool,
 };
 
 use gix::{ObjectId, Repository, bstr::BStr, error::ResultExt as _, progress::Discard};
+use rustix::process::geteuid;
 
 use super::{
     lfs::{self, Pointer},
@@ -19,11 +23,20 @@ use super::{
 use crate::order::FetchFault;
 
 /// Writes the files of the commit that HEAD names into a repository's folder, which has none yet;
-/// those of its submodules and its large files too, as far as they were fetched.
+/// those of its submodules and its large files too, as far as they were fetched. The repository is
+/// first put in place, if it is in another folder.
 ///
 /// # Errors
 /// When the commit cannot be read, or a file cannot be written.
-pub fn check_out(root: &Path) -> Result<ObjectId, FetchFault> {
+pub fn check_out(from: Option<&Path>, root: &Path) -> Result<ObjectId, FetchFault> {
+    if let Some(from) = from {
+        put_in_place(&from.join(".git"), &root.join(".git")).map_err(|error| {
+            FetchFault::last(format!(
+                "cannot put the repository into {}: {error}",
+                root.display()
+            ))
+        })?;
+    }
     let repo = repository::open(&root.join(".git"))?;
     let commit = repo
         .head_id()
@@ -34,6 +47,33 @@ pub fn check_out(root: &Path) -> Result<ObjectId, FetchFault> {
     write_files(&repo, commit, root)?;
     check_out_submodules(&repo, commit, root)?;
     Ok(commit)
+}
+
+/// Moves a repository if it is ours, else copies it: git refuses to work in one that belongs to
+/// another user.
+fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let is_own = fs::metadata(from)?.uid() == geteuid().as_raw();
+    if is_own && fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    copy_folder(from, to)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_folder(&source, &target)?;
+        } else {
+            fs::copy(source, target)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_out_submodules(

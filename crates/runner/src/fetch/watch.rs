@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{ReceivedBytes, fetch};
-use crate::order::{FetchFault, FetchFaultKind, FetchOrder, FetchOutcome, FetchedCommit};
+use crate::order::{self, FetchFault, FetchFaultKind, FetchOrder, FetchOutcome, FetchedCommit};
 use crate::{PROGRAM, platform};
 
 /// How long no byte may come from a server that is waited for (DESIGN §6). A server that prepares an
@@ -118,7 +118,7 @@ fn start(order: &FetchOrder) -> io::Result<Child> {
     // environments.
     if let Some(mut stdin) = child.stdin.take() {
         // A child that is gone is noticed by its silence.
-        let _gone = stdin.write_all(&order.to_json());
+        let _gone = stdin.write_all(&order::to_json(order));
     }
     Ok(child)
 }

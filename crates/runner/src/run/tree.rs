@@ -91,6 +91,10 @@ impl Tree {
     /// Kills all of them, and the group of the child. They are stopped first, so that none forks
     /// away.
     pub(super) fn kill(&self, child: i32) {
+        if self.own == 1 {
+            let _nobody = kill_process_group(Pid::INIT, Signal::KILL);
+            return;
+        }
         if let Some(group) = Pid::from_raw(child) {
             let _gone = kill_process_group(group, Signal::KILL);
         }

@@ -184,9 +184,78 @@ fn the_command_must_say_something() {
     }
     assert_eq!(
         faults(json!({"command": "a\u{0}b"})),
-        ["command: holds a NUL byte, which a shell cannot take: remove it"]
+        ["command: holds a NUL byte, which no command can take: remove it"]
     );
-    assert_eq!(accepted(json!({"command": " a\n"})).command, " a\n");
+    assert_eq!(accepted(json!({"command": " a\n"})).command, " a\n".into());
+}
+
+#[test]
+fn words_must_name_a_program() {
+    assert_eq!(
+        faults(json!({"command": []})),
+        [r#"command: is an empty list: say what to run, as in `["terraform", "plan"]`"#]
+    );
+    assert_eq!(
+        faults(json!({"command": ["", "a"]})),
+        ["command[0]: is blank: say what to run, as in `terraform plan`"]
+    );
+    assert_eq!(
+        faults(json!({"command": ["a", "", "b\u{0}"]})),
+        ["command[2]: holds a NUL byte, which no command can take: remove it"]
+    );
+    let words = ["a".to_owned(), String::new()];
+    assert_eq!(
+        accepted(json!({"command": words})).command,
+        CommandLine::Words(words.into())
+    );
+}
+
+/// A record of words is read by releases that know only text, as the text that ran there before.
+#[test]
+fn words_are_stored_as_text_too() {
+    let launch = accepted(json!({"command": ["echo", "a b"]}));
+    let stored = serde_json::to_value(&launch).unwrap();
+    assert_eq!(
+        (&stored["command"], &stored["is_words"]),
+        (&json!("echo 'a b'"), &json!(true))
+    );
+    assert_eq!(
+        serde_json::from_value::<LaunchRequest>(stored).unwrap(),
+        launch
+    );
+    let text = serde_json::to_value(accepted(json!({"command": "ls"}))).unwrap();
+    assert_eq!(text.get("is_words"), None);
+    let mut broken = text;
+    (broken["command"], broken["is_words"]) = (json!("'a"), json!(true));
+    assert!(serde_json::from_value::<LaunchRequest>(broken).is_err());
+}
+
+#[test]
+fn a_clone_may_be_deeper_on_one_machine() {
+    let more =
+        json!({"command": "ls", "repo": "/srv/x", "depth": 5, "submodules": true, "lfs": true});
+    let request: SubmitRequest = serde_json::from_value(more.clone()).unwrap();
+    let source = request
+        .validate(&Defaults::one_machine(Arch::Arm64))
+        .unwrap()
+        .source
+        .unwrap();
+    assert_eq!(source.depth.to_string(), "5");
+    assert!(source.submodules && source.lfs);
+    let stored = serde_json::to_value(&source).unwrap();
+    assert_eq!(serde_json::from_value::<Source>(stored).unwrap(), source);
+    let mut on_aws = more;
+    on_aws["repo"] = json!("https://git.example/x");
+    let said = faults(on_aws.clone());
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[0].starts_with("depth: is for runs on one machine (--local)"));
+    on_aws["depth"] = json!(0);
+    assert!(faults(on_aws)[0].contains("neither a number of commits"));
+    let without = json!({"command": "ls", "submodules": true});
+    assert_eq!(
+        faults(without),
+        ["submodules: is given without a repository: add `repo`, or leave `submodules` out"]
+    );
 }
 
 #[test]

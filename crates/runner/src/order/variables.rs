@@ -1,0 +1,218 @@
+//! A task's order as its variables have it: ECS hands a container nothing else.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use domain::{
+    request::{CommandLine, Depth},
+    script::variable,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{EnvironmentValue, RepositorySource, RunOrder};
+
+/// The seconds between TERM and KILL (DESIGN §6).
+const GRACE_SECONDS: u64 = 10;
+/// How many seconds a set-up may take (DESIGN §6).
+pub const SET_UP_SECONDS: u64 = 600;
+
+/// The variables of a task, taken apart.
+#[derive(Debug, Default)]
+pub struct TaskVariables {
+    /// The attempt's nonce.
+    pub nonce: SecretString,
+    /// The command.
+    pub command: CommandLine,
+    /// How many seconds the command may run.
+    pub timeout_seconds: Option<u64>,
+    /// The seconds between TERM and KILL.
+    pub grace_seconds: u64,
+    /// A note for the log.
+    pub note: Option<String>,
+    /// The address of the repository, if there is one.
+    pub repo: Option<String>,
+    /// The branch, tag or commit.
+    pub reference: Option<String>,
+    /// How much of the history is fetched.
+    pub depth: Depth,
+    /// Whether the submodules are fetched too.
+    pub submodules: bool,
+    /// Whether the large files are fetched too.
+    pub lfs: bool,
+    /// The hosts that the token is for, if they are not the repository's.
+    pub token_hosts: Option<String>,
+    /// The hosts that the key is for, in the same way.
+    pub key_hosts: Option<String>,
+    /// The user name that goes with the token.
+    pub username: Option<String>,
+    /// The token for a clone by HTTP.
+    pub token: Option<SecretString>,
+    /// The private key for a clone by SSH.
+    pub key: Option<SecretString>,
+    /// The host keys to trust.
+    pub known_hosts: Option<String>,
+    /// The command's own variables.
+    pub environment: BTreeMap<String, EnvironmentValue>,
+}
+
+/// The variables that are for whoever fetches the repository, and for nobody else.
+const OF_THE_FETCH: [&str; 10] = [
+    variable::REF,
+    variable::DEPTH,
+    variable::SUBMODULES,
+    variable::LFS,
+    variable::GIT_TOKEN_HOSTS,
+    variable::SSH_KEY_HOSTS,
+    variable::GIT_USERNAME,
+    variable::GIT_TOKEN,
+    variable::SSH_KEY,
+    variable::KNOWN_HOSTS,
+];
+
+impl TaskVariables {
+    /// Takes a task's variables apart. Of two with one name the later one counts.
+    pub fn of(given: impl IntoIterator<Item = (String, SecretString)>) -> Self {
+        let mut given: BTreeMap<_, _> = given.into_iter().collect();
+        let mut secret = |name: &str| {
+            given
+                .remove(name)
+                .filter(|value| !value.expose_secret().is_empty())
+        };
+        let nonce = secret(variable::NONCE).unwrap_or_default();
+        let (token, key) = (secret(variable::GIT_TOKEN), secret(variable::SSH_KEY));
+        let mut text = |name| secret(name).map(|value| value.expose_secret().to_owned());
+        let is_words = text(variable::WORDS).is_some();
+        let command = text(variable::COMMAND).unwrap_or_default();
+        let words = is_words
+            .then(|| CommandLine::from_quoted(&command))
+            .flatten();
+        let taken = Self {
+            nonce,
+            token,
+            key,
+            command: words.unwrap_or(CommandLine::Text(command)),
+            timeout_seconds: text(variable::TIMEOUT).and_then(|value| value.parse().ok()),
+            grace_seconds: text(variable::GRACE)
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(GRACE_SECONDS),
+            note: text(variable::WITHOUT),
+            repo: text(variable::REPO),
+            reference: text(variable::REF),
+            depth: text(variable::DEPTH)
+                .and_then(|depth| depth.parse().ok())
+                .unwrap_or_default(),
+            submodules: text(variable::SUBMODULES).is_some(),
+            lfs: text(variable::LFS).is_some(),
+            token_hosts: text(variable::GIT_TOKEN_HOSTS),
+            key_hosts: text(variable::SSH_KEY_HOSTS),
+            username: text(variable::GIT_USERNAME),
+            known_hosts: text(variable::KNOWN_HOSTS),
+            environment: BTreeMap::new(),
+        };
+        for name in [variable::HELD, variable::WORKDIR] {
+            given.remove(name);
+        }
+        // What a request sets goes before what its container or host has under that name.
+        let (held, mut environment): (Vec<_>, Vec<_>) = given
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(variable::HELD_PREFIX));
+        environment.extend(held);
+        Self {
+            environment: environment
+                .into_iter()
+                .map(|(name, value)| (own_name(&name).to_owned(), EnvironmentValue(value)))
+                .collect(),
+            ..taken
+        }
+    }
+
+    /// Whether a variable is for the fetch alone, so that a container that does not fetch does not
+    /// get it.
+    #[must_use]
+    pub fn is_for_fetch(name: &str) -> bool {
+        OF_THE_FETCH.contains(&name)
+    }
+
+    /// The order for the command's keeper.
+    #[must_use]
+    pub fn into_order(
+        self,
+        folder: Option<PathBuf>,
+        source: Option<RepositorySource>,
+        log: Option<PathBuf>,
+    ) -> RunOrder {
+        RunOrder {
+            nonce: self.nonce,
+            command: self.command,
+            environment: self.environment,
+            folder,
+            source,
+            note: self.note,
+            timeout_seconds: self.timeout_seconds,
+            grace_seconds: self.grace_seconds,
+            set_up_seconds: SET_UP_SECONDS,
+            log,
+        }
+    }
+}
+
+/// The name of a variable as the request has it. Some are held back from the script's set-up.
+fn own_name(name: &str) -> &str {
+    name.strip_prefix(variable::HELD_PREFIX).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(pairs: &[(&str, &str)]) -> TaskVariables {
+        let pairs = pairs.iter();
+        TaskVariables::of(pairs.map(|(name, value)| ((*name).to_owned(), (*value).into())))
+    }
+
+    #[test]
+    fn all_that_is_ours_is_kept_from_the_command() {
+        let variables = taken(&[
+            (variable::COMMAND, "true"),
+            (variable::NONCE, "0123"),
+            (variable::TIMEOUT, "7"),
+            (variable::REPO, "https://git.example/x"),
+            (variable::REF, "main"),
+            (variable::GIT_TOKEN, "token"),
+            (variable::SSH_KEY, "key"),
+            (variable::GIT_USERNAME, "user"),
+            (variable::KNOWN_HOSTS, "hosts"),
+            (variable::DEPTH, "full"),
+            (variable::SUBMODULES, "1"),
+            (variable::LFS, "1"),
+            (variable::GIT_TOKEN_HOSTS, "a b"),
+            (variable::SSH_KEY_HOSTS, "a"),
+            (variable::WORDS, "1"),
+            (variable::WITHOUT, "why"),
+            (variable::GRACE, "3"),
+            (variable::HELD, "PATH"),
+            ("MYCLI_ENV_PATH", "/of/the/request"),
+            ("PATH", "/of/the/image"),
+            (variable::WORKDIR, "/work"),
+            (variable::ATTEMPT_ID, "a-1"),
+            ("OWN", ""),
+        ]);
+        let names: Vec<_> = variables.environment.keys().map(String::as_str).collect();
+        assert_eq!(names, [variable::ATTEMPT_ID, "OWN", "PATH"]);
+        let path = variables.environment["PATH"].0.expose_secret();
+        assert_eq!(path, "/of/the/request");
+        assert_eq!(variables.command, CommandLine::Words(vec!["true".into()]));
+        assert_eq!(variables.depth, Depth::Full);
+        assert_eq!(
+            (variables.timeout_seconds, variables.grace_seconds),
+            (Some(7), 3)
+        );
+    }
+
+    #[test]
+    fn words_are_read_back_from_quoted_text() {
+        let variables = taken(&[(variable::COMMAND, "a 'b c'"), (variable::WORDS, "1")]);
+        let words = vec!["a".to_owned(), "b c".into()];
+        assert_eq!(variables.command, CommandLine::Words(words));
+        assert_eq!(variables.grace_seconds, GRACE_SECONDS);
+    }
+}

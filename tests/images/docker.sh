@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# A real Docker daemon for the tests, beside Podman (engine.sh): Debian's docker.io, as root, with storage of its own.
+# Containers get no network from it, so it changes no firewall rule and makes no bridge.
+#
+#   docker.sh start     start it unless it runs, and give it the images it lacks; prints DOCKER_HOST's value
+#   docker.sh stop      remove its containers, stop it and wait until it is gone
+#   docker.sh running   exit 0 if it runs
+#   docker.sh containers LABEL   prints the ids of all containers with this label
+#   docker.sh kill      end it and what it started at once, as a crash does
+#
+# A test calls `start` (tests/src/engine.rs), so it is quick when nothing is to be done and safe to call at the same
+# time from many processes. The daemon ends by itself after LIFE_SECONDS: a test run that was killed leaves nothing
+# behind for ever.
+set -euo pipefail
+
+LIFE_SECONDS=7200
+IMAGES="busybox scratch no-shell user"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+root=$(cd "$here/../.." && pwd -P)
+state=$root/target/tests/docker
+# As in engine.sh.
+run=/run/mycli-tests-docker-$(printf %s "$root" | cksum | cut -d' ' -f1)
+socket=$run/docker.sock
+pid_file=$run/docker.pid
+
+die() {
+  echo "docker.sh: $*" >&2
+  exit 1
+}
+
+api() {
+  curl --silent --fail --unix-socket "$socket" "$@"
+}
+
+# A pid file may outlive its process and the number be used again.
+daemon_pid() {
+  local pid
+  pid=$(cat "$pid_file" 2>/dev/null) || return 1
+  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "unix://$socket" || return 1
+  echo "$pid"
+}
+
+answers() {
+  [ -S "$socket" ] && daemon_pid >/dev/null && [ "$(api http://docker/_ping)" = OK ]
+}
+
+# within SECONDS COMMAND…: waits until the command succeeds.
+within() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    [ "$SECONDS" -lt "$deadline" ] || return 1
+    sleep 0.05
+  done
+}
+
+gone() {
+  ! kill -0 "$1" 2>/dev/null
+}
+
+start_daemon() {
+  [ -x /usr/sbin/dockerd ] || die "Docker is missing: run tests/setup.sh"
+  mkdir -p "$state" "$run"
+  rm -f "$socket" "$pid_file"
+  # Closed: the lock (fd 9) and the caller's streams, which a test runner waits on.
+  setsid timeout "$LIFE_SECONDS" dockerd --data-root "$state/data" --exec-root "$run/exec" --host "unix://$socket" \
+    --pidfile "$pid_file" --bridge=none --iptables=false --ip-forward=false \
+    </dev/null >"$state/daemon.log" 2>&1 9>&- &
+  within 60 answers || die "dockerd did not answer within 60 s; it said: $(tail -n 5 "$state/daemon.log")"
+}
+
+# The images are Podman's, so both engines run the same.
+load_images() {
+  local name id
+  "$here/images.sh"
+  for name in $IMAGES; do
+    id=$("$here/engine.sh" podman image inspect --format '{{.Id}}' "localhost/mycli-test/$name")
+    [ "$(cat "$state/$name.loaded" 2>/dev/null)" != "$id" ] || continue
+    "$here/engine.sh" podman save --quiet "localhost/mycli-test/$name" |
+      api --request POST --header 'Content-Type: application/x-tar' --data-binary @- http://docker/images/load >/dev/null
+    echo "$id" >"$state/$name.loaded"
+  done
+}
+
+start() {
+  [ "$(id -u)" = 0 ] || die "the tests' Docker daemon needs root"
+  mkdir -p "$run"
+  exec 9>"$run/lock"
+  flock 9
+  answers || start_daemon
+  load_images
+  exec 9>&-
+  echo "unix://$socket"
+}
+
+stop() {
+  local pid id
+  pid=$(daemon_pid) || return 0
+  for id in $(api 'http://docker/containers/json?all=1' | jq -r '.[].Id'); do
+    echo "docker.sh: a container was left behind by the tests: $id; removing it" >&2
+    api --request DELETE "http://docker/containers/$id?force=1&v=1" || true
+  done
+  kill -TERM "$pid"
+  within 30 gone "$pid" || kill -KILL "$pid"
+  rm -f "$socket" "$pid_file"
+}
+
+# What a crash of the machine's Docker leaves: no daemon, no containerd, no process of a container.
+crash() {
+  local pid
+  pid=$(daemon_pid) || return 0
+  kill -KILL "$pid"
+  within 20 gone "$pid" || die "dockerd is still there"
+  pkill -KILL --full "$run/exec" || true
+  rm -f "$socket" "$pid_file"
+}
+
+case "${1:-}" in
+start) start ;;
+stop) stop ;;
+running) answers ;;
+containers)
+  api --get --data all=1 --data-urlencode "filters={\"label\":[\"$2\"]}" http://docker/containers/json | jq -r '.[].Id'
+  ;;
+kill) crash ;;
+*) die "usage: docker.sh start|stop|running|containers LABEL|kill" ;;
+esac

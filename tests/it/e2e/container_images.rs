@@ -1,0 +1,236 @@
+//! Images that have nothing of what a run needs, with Podman and with a real Docker daemon.
+
+use std::path::Path;
+
+use local::container::TASK_LABEL;
+use serde_json::{Value, json};
+use tests::{
+    engine::{self, BUSYBOX, Engine, EngineProxy, NO_SHELL, Passed, SCRATCH, USER},
+    planted::{self, Planted},
+    sandbox::Sandbox,
+};
+
+use crate::script::server::{Habits, HttpServer, Origin};
+
+/// An image, and the words before those that name a tool of it.
+struct Image {
+    name: &'static str,
+    tool: &'static [&'static str],
+    /// Whether its root is to be read-only.
+    is_read_only: bool,
+}
+
+const IMAGES: [Image; 4] = [
+    Image {
+        name: SCRATCH,
+        tool: &["/busybox"],
+        is_read_only: false,
+    },
+    Image {
+        name: BUSYBOX,
+        tool: &[],
+        is_read_only: false,
+    },
+    Image {
+        name: NO_SHELL,
+        tool: &[],
+        is_read_only: false,
+    },
+    Image {
+        name: USER,
+        tool: &[],
+        is_read_only: true,
+    },
+];
+
+/// A user of one machine with a container engine.
+struct User {
+    /// It ends before the folder that its socket is in.
+    _proxy: Option<EngineProxy>,
+    sandbox: Sandbox,
+}
+
+impl User {
+    fn of(docker_host: &str, image: &Image) -> Self {
+        let sandbox = Sandbox::new();
+        let proxy = image.is_read_only.then(|| {
+            let engine = Path::new(docker_host.trim_start_matches("unix://"));
+            read_only(&sandbox, engine)
+        });
+        let host = proxy
+            .as_ref()
+            .map_or_else(|| docker_host.to_owned(), EngineProxy::host);
+        Self {
+            _proxy: proxy,
+            sandbox: sandbox.with("DOCKER_HOST", host),
+        }
+    }
+
+    /// The id of the latest run, and its record.
+    fn latest(&self) -> Value {
+        self.sandbox.local(&["status", "-o", "json"]).json()
+    }
+}
+
+/// An engine that gives every container a read-only root, as one may be set up to.
+fn read_only(sandbox: &Sandbox, engine: &Path) -> EngineProxy {
+    EngineProxy::at(sandbox.path("engine.sock"), engine.to_owned(), |request| {
+        let line = request.head.lines().next().unwrap_or_default();
+        let mut body = request.body.clone();
+        if line.contains("/containers/create") {
+            let mut settings: Value = serde_json::from_slice(&body).expect("settings");
+            settings["HostConfig"]["ReadonlyRootfs"] = json!(true);
+            body = settings.to_string().into_bytes();
+        }
+        Passed::On(body)
+    })
+}
+
+/// Runs words in an image on a clone.
+fn on_clone<'a>(
+    origin: &'a str,
+    image: &Image,
+    flags: &[&'a str],
+    words: &[&'a str],
+) -> Vec<&'a str> {
+    let head = [
+        "exec", "--repo", origin, "--branch", "v1", "--image", image.name,
+    ];
+    [&head[..], flags, &["--"], image.tool, words].concat()
+}
+
+/// In each image: a clone and an exit code, a timeout, a cancel.
+fn check(docker_host: &str, containers: impl Fn(&str) -> Vec<String>) {
+    let origin = Origin::new();
+    let path = origin.path().display().to_string();
+    for image in &IMAGES {
+        let user = User::of(docker_host, image);
+        let name = image.name;
+        let run = |flags: &[&str], words: &[&str]| {
+            let ran = user.sandbox.local(&on_clone(&path, image, flags, words));
+            (ran, user.latest())
+        };
+        let (ran, record) = run(&[], &["cat", "f"]);
+        assert_eq!(
+            (ran.code, &*ran.out),
+            (Some(0), "old\n"),
+            "{name}: {ran:#?}"
+        );
+        assert_eq!(record["commit"], origin.commit("v1"), "{name}");
+        let (ran, record) = run(&[], &["cat", "missing"]);
+        assert_eq!(
+            (ran.code, &record["status"]),
+            (Some(1), &json!("FAILED")),
+            "{name}: {ran:#?}"
+        );
+        let (ran, record) = run(&["--timeout", "1s"], &["sleep", "600"]);
+        assert_eq!(
+            (ran.code, &record["status"]),
+            (Some(124), &json!("TIMED_OUT")),
+            "{name}: {ran:#?}"
+        );
+        let id = user
+            .sandbox
+            .local(&on_clone(&path, image, &["--detach"], &["sleep", "600"]))
+            .exits(0)
+            .out;
+        let id = id.trim();
+        user.sandbox.until_status(id, "RUNNING");
+        user.sandbox.local(&["cancel", id, "--wait"]).exits(0);
+        user.sandbox.local(&["wait", id]).exits(130);
+        for run in user.sandbox.local(&["history", "-o", "json"]).json()["executions"]
+            .as_array()
+            .expect("a list")
+        {
+            let arn = run["attempts"][0]["task_arn"].as_str().expect("a task");
+            assert_eq!(containers(arn), [""; 0], "{name}: {run:#}");
+        }
+    }
+}
+
+#[test]
+fn any_image_will_do_with_podman() {
+    let engine = Engine::shared();
+    check(engine.docker_host(), |arn| {
+        engine.containers(&format!("{TASK_LABEL}={arn}"))
+    });
+}
+
+#[test]
+fn any_image_will_do_with_docker() {
+    check(engine::docker(), |arn| {
+        engine::docker_containers(&format!("{TASK_LABEL}={arn}"))
+    });
+}
+
+/// A command that is root in its container looks everywhere for what its clone was made with.
+fn check_secrets(docker_host: &str) {
+    let (token, key) = (planted::value(), planted::value());
+    let planted = Planted::default()
+        .with("the token", &token)
+        .with("the key", &key);
+    let server = HttpServer::new(Habits {
+        login: Some(format!("x-access-token:{token}").leak()),
+        ..Habits::default()
+    });
+    let user = User::of(docker_host, &IMAGES[1]);
+    user.sandbox.keep_credential("GIT_TOKEN", &token);
+    user.sandbox.keep_credential("GIT_SSH_KEY", &key);
+    let look = "id -u; env; set; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ; cat /proc/self/mountinfo; \
+                find / -xdev -type f -size -2000k -exec cat {} +; find /workspace /mycli -type f -exec cat {} +; \
+                for pid in /proc/[0-9]*; do cat $pid/fd/* </dev/null & done; sleep 0.3; kill $(jobs -p); true";
+    let ran = user.sandbox.local(&[
+        "exec",
+        "--image",
+        BUSYBOX,
+        "--repo",
+        &server.url(),
+        &format!("exec 2>&1; {look}"),
+    ]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.out.starts_with("0\n") && ran.out.contains("/mycli"),
+        "it looks, as root"
+    );
+    assert_eq!(planted.found_in(ran.out.as_bytes()), None);
+    let nonce = nonce(&user);
+    assert!(!ran.out.contains(&nonce), "the nonce is found");
+    assert!(
+        server.shown().iter().any(|shown| !shown.is_empty()),
+        "the token was used"
+    );
+}
+
+/// The nonce of the latest run.
+fn nonce(user: &User) -> String {
+    let store =
+        rusqlite::Connection::open(user.sandbox.store().join("store.sqlite")).expect("a store");
+    let input: String = store
+        .query_row(
+            "SELECT input FROM tasks ORDER BY rowid DESC LIMIT 1",
+            [],
+            |row| row.get(0),
+        )
+        .expect("a task");
+    let input: Value = serde_json::from_str(&input).expect("JSON");
+    let text = input.to_string();
+    let at = text.find("MYCLI_NONCE").expect("a nonce");
+    let nonce: String = text[at..]
+        .chars()
+        .skip_while(|letter| !letter.is_ascii_digit() && !('a'..='f').contains(letter))
+        .collect();
+    let digits = nonce
+        .split('"')
+        .find(|part| part.len() == 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    digits.expect("32 digits").to_owned()
+}
+
+#[test]
+fn nothing_of_ours_is_found_in_a_container_of_podman() {
+    check_secrets(Engine::shared().docker_host());
+}
+
+#[test]
+fn nothing_of_ours_is_found_in_a_container_of_docker() {
+    check_secrets(engine::docker());
+}
