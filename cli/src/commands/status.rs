@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use clap::Args;
 use domain::{
     Timestamp,
     api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed, RequestView},
     group::rerun::RerunCounts,
+    timing::Timings,
 };
 use serde::Serialize;
 
@@ -220,6 +221,7 @@ fn page(run: &ExecutionView, screen: &Screen) -> String {
     outcome_rows(&mut page, run);
     request_rows(&mut page, run);
     phase_rows(&mut page, run);
+    page.row("phases", phases(&run.timings));
     attempt_rows(&mut page, &run.attempts);
     event_rows(&mut page, run);
     page.0
@@ -331,6 +333,19 @@ fn phase_rows(page: &mut ManPage, run: &ExecutionView) {
             before = at;
         }
     }
+}
+
+/// The phases with their lengths, in words.
+fn phases(timings: &Timings) -> Option<String> {
+    let told: Vec<_> = timings
+        .phases()
+        .into_iter()
+        .filter_map(|(name, millis)| {
+            let span = TimeDelta::milliseconds(i64::try_from(millis?).ok()?);
+            Some(format!("{name} {}", moment::words(span)))
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 fn attempt_rows(page: &mut ManPage, attempts: &[AttemptView]) {

@@ -17,6 +17,7 @@ use crate::{
     limit::CapacityPool,
     principal::Principal,
     request::{Changes, CommandLine, FieldError, SubmitRequest},
+    timing::Timings,
 };
 
 /// The answer to `POST /execute`.
@@ -142,6 +143,9 @@ pub struct ExecutionView {
     pub waiting: Option<WaitingView>,
     /// Each attempt.
     pub attempts: Vec<AttemptView>,
+    /// How long each phase took, over all attempts.
+    #[serde(default)]
+    pub timings: Timings,
     /// The events.
     pub events: Vec<Event>,
     /// The request, with every default filled in.
@@ -266,10 +270,13 @@ pub struct AttemptView {
     pub exit_code: Option<i32>,
     /// Why it ended as it did.
     pub reason: Option<String>,
+    /// How long each phase took.
+    #[serde(default)]
+    pub timings: Timings,
 }
 
-impl From<&Attempt> for AttemptView {
-    fn from(attempt: &Attempt) -> Self {
+impl AttemptView {
+    fn new(attempt: &Attempt, timings: Timings) -> Self {
         let end = attempt.closed.as_ref();
         Self {
             attempt: attempt.number,
@@ -286,6 +293,7 @@ impl From<&Attempt> for AttemptView {
             stopped_at: end.map(|end| end.at),
             exit_code: end.and_then(|end| end.outcome.exit_code()),
             reason: end.and_then(|end| end.outcome.reason()).map(str::to_owned),
+            timings,
         }
     }
 }
@@ -334,7 +342,13 @@ impl ExecutionView {
                 .find_map(|attempt| attempt.markers.commit.clone()),
             image_digest: last.and_then(|a| a.task.as_ref()?.container()?.image_digest.clone()),
             waiting,
-            attempts: execution.attempts.iter().map(AttemptView::from).collect(),
+            attempts: execution
+                .attempts
+                .iter()
+                .zip(execution.attempt_timings())
+                .map(|(attempt, timings)| AttemptView::new(attempt, timings))
+                .collect(),
+            timings: execution.timings(),
             events: execution.events.clone(),
             request: RequestView::from(&execution.request),
         }

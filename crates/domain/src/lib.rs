@@ -32,6 +32,7 @@ pub mod secret;
 pub mod settings;
 pub mod stored;
 pub mod task;
+pub mod timing;
 pub mod transition;
 
 /// A moment in UTC with millisecond precision (that of CloudWatch Logs and ULIDs).

@@ -14,11 +14,13 @@ mod macos;
 
 #[cfg(target_os = "linux")]
 pub(crate) use self::linux::{
-    KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains,
+    IS_A_CONTAINERS, KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process,
+    remains,
 };
 #[cfg(target_os = "macos")]
 pub(crate) use self::macos::{
-    KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains,
+    IS_A_CONTAINERS, KEEPERS_ADOPT, LOOK, adopt_orphans, boot, make_pipe, own_children, process,
+    remains,
 };
 
 /// The state of a process at one moment.

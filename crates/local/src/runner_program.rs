@@ -12,6 +12,8 @@ use std::{
 use domain::request::Arch;
 use sha2::{Digest as _, Sha256};
 
+use crate::platform;
+
 /// The program, for the system and the processor that mycli was built for.
 pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mycli-runner"));
 
@@ -49,7 +51,7 @@ pub fn for_containers(
         _ => Arch::X86_64,
     };
     match engine {
-        Some(engine) if engine != own || !cfg!(target_os = "linux") => Err(format!(
+        Some(engine) if engine != own || !platform::IS_A_CONTAINERS => Err(format!(
             "containers need mycli-runner for linux/{engine}, and this mycli carries it for {}/{own}: name its \
              file in {VARIABLE}",
             std::env::consts::OS

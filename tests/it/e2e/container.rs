@@ -322,3 +322,37 @@ fn a_secret_reaches_a_container_and_is_in_none_of_its_settings_that_are_shown() 
     assert!(!record.to_string().contains("planted"), "{record:#}");
     check_gone(&record);
 }
+
+#[test]
+fn the_time_of_each_phase_is_told() {
+    let origin = Origin::new();
+    let sandbox = sandbox();
+    let path = origin.path().display().to_string();
+    for image in [None, Some(BUSYBOX)] {
+        let mut arguments = vec!["exec", "--repo", &path];
+        arguments.extend(image.into_iter().flat_map(|image| ["--image", image]));
+        arguments.push("sleep 0.3; exit 3");
+        sandbox.local(&arguments).exits(3);
+        let record = sandbox.local(&["status", "-o", "json"]).json();
+        let timings = &record["timings"];
+        let known = |phase: &str| {
+            timings[phase]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{phase}: {record:#}"))
+        };
+        assert!(known("running_ms") >= 300, "{record:#}");
+        for phase in ["queued_ms", "provisioning_ms", "setup_ms"] {
+            assert!(known(phase) < 60_000, "{record:#}");
+        }
+        assert_eq!(
+            timings["pulling_ms"].is_null(),
+            image.is_none(),
+            "{record:#}"
+        );
+        assert_eq!(timings["uploading_ms"], Value::Null);
+        assert_eq!(record["attempts"][0]["timings"], *timings);
+        let page = sandbox.local(&["status"]).out;
+        assert!(page.contains("\nphases     queued "), "{page}");
+        assert!(page.contains(", running 3"), "{page}");
+    }
+}

@@ -10,6 +10,9 @@ use super::{Mark, Process};
 /// 20 ms cost little.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
+/// Whether programs for this system run in containers.
+pub(crate) const IS_A_CONTAINERS: bool = true;
+
 /// Whether a keeper adopts the orphans of its command, so that nothing is left when it has ended.
 pub(crate) const KEEPERS_ADOPT: bool = true;
 

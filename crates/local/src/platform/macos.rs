@@ -15,6 +15,9 @@ use chrono::NaiveDateTime;
 
 use super::{Mark, Process};
 
+/// Whether programs for this system run in containers. They are for Linux.
+pub(crate) const IS_A_CONTAINERS: bool = false;
+
 /// Whether a keeper adopts the orphans of its command. macOS cannot do that.
 pub(crate) const KEEPERS_ADOPT: bool = false;
 /// How often to look at a process that is not a child of this one. A look starts a program that
