@@ -40,6 +40,7 @@ fn request_of(record: &Value) -> Value {
         "stopped_at",
         "attempts",
         "events",
+        "timings",
         "waiting",
     ];
     let mut request = record.clone();
