@@ -71,7 +71,8 @@ examples:
     cargo build --locked --workspace --all-targets
     tests/examples.sh
 
-# The benches, against the tools a user would take instead; `just bench functions requests` only those sections
+# The benches, against the tools a user would take instead; `just bench functions requests` only those sections. MYCLI_BENCH_OLD=PATH names an
+# older mycli for `local`
 bench *SECTIONS: package
     tests/setup.sh bench
     cargo build --release --locked --package mycli

@@ -11,6 +11,7 @@ mod filled;
 mod following;
 mod functions;
 mod lambda;
+mod local;
 mod machine;
 mod many;
 mod one;
@@ -30,9 +31,10 @@ mod wire;
 type Section = fn() -> String;
 
 /// The sections, by the argument that selects one of them (`just bench functions`).
-const SECTIONS: [(&str, Section); 11] = [
+const SECTIONS: [(&str, Section); 12] = [
     ("one", one::compare),
     ("many", many::compare),
+    ("local", local::compare),
     ("status", status::compare),
     ("throttle", throttle::compare),
     ("filled", filled::compare),

@@ -17,19 +17,19 @@ use crate::{
 };
 
 /// Commands in one round.
-const COUNT: usize = 1000;
+pub(crate) const COUNT: usize = 1000;
 /// Fewer for pueue, which would take minutes: it starts waiting commands three times a second.
-const PUEUE_COUNT: usize = 120;
+pub(crate) const PUEUE_COUNT: usize = 120;
 /// Fewer for Slurm with its default settings, for the same reason.
 const SLURM_COUNT: usize = 30;
 /// More for mycli, to see whether a long backlog and a long history slow it down.
-const LONG: usize = 10_000;
+pub(crate) const LONG: usize = 10_000;
 /// Rounds, alternating with `xargs`.
 const ROUNDS: usize = 3;
 /// vCPUs of the server; a command of 256 CPU units takes a quarter of one.
 const VCPUS: u32 = 1;
 /// Commands that run at the same time, the same number for all.
-const PARALLEL: usize = 4;
+pub(crate) const PARALLEL: usize = 4;
 
 /// Compares `mycli local serve` with pueue and Slurm, which also keep a record of what they ran,
 /// and with `xargs -P`, which keeps none.
@@ -92,7 +92,7 @@ pub(crate) fn compare() -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
-fn rate(count: usize, took: Duration) -> f64 {
+pub(crate) fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
@@ -103,14 +103,14 @@ fn a_run(count: usize, spent: Duration) -> f64 {
 }
 
 /// A backlog that was drained.
-struct Drained {
+pub(crate) struct Drained {
     /// From the first request until all are final.
-    took: Duration,
+    pub(crate) took: Duration,
     /// The server's processor time.
     spent: Duration,
 }
 
-fn mycli(programs: &Programs, count: usize) -> Drained {
+pub(crate) fn mycli(programs: &Programs, count: usize) -> Drained {
     let server = Server::start(programs, VCPUS);
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -133,7 +133,7 @@ fn mycli(programs: &Programs, count: usize) -> Drained {
     })
 }
 
-fn xargs() -> Duration {
+pub(crate) fn xargs() -> Duration {
     let start = Instant::now();
     let mut process = Command::new("xargs")
         .args(["-n1", &format!("-P{PARALLEL}"), "sh", "-c", "true"])

@@ -2,13 +2,16 @@
 
 use std::process::Command;
 
-use crate::{programs::Programs, sample};
+use crate::{
+    programs::Programs,
+    sample::{self, Times},
+};
 
 /// How often each command is run.
 const ROUNDS: usize = 50;
 
-/// Compares `mycli exec --local` with `sh -c`.
-pub(crate) fn compare() -> String {
+/// The times of `mycli exec --local true` and of `sh -c true`, this many of each in turns.
+pub(crate) fn times(rounds: usize) -> (Times, Times) {
     let programs = Programs::find();
     let home = tempfile::tempdir().expect("a directory");
     let mycli = || {
@@ -20,7 +23,12 @@ pub(crate) fn compare() -> String {
         sample::time(&mut command)
     };
     let shell = || sample::time(Command::new("sh").args(["-c", "true"]));
-    let (ours, theirs) = sample::in_turns(ROUNDS, mycli, shell);
+    sample::in_turns(rounds, mycli, shell)
+}
+
+/// Compares `mycli exec --local` with `sh -c`.
+pub(crate) fn compare() -> String {
+    let (ours, theirs) = times(ROUNDS);
     let more = ours.median_millis() - theirs.median_millis();
     format!(
         "## One command\n\n\

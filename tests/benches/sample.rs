@@ -34,7 +34,16 @@ pub(crate) fn in_turns(
     for _ in 0..3 {
         let _warm = (one(), other());
     }
-    let (ones, others) = (0..rounds).map(|_| (one(), other())).unzip();
+    pairs(rounds, one, other)
+}
+
+/// The times of both, this many of each, in turns.
+pub(crate) fn pairs(
+    count: usize,
+    mut one: impl FnMut() -> Duration,
+    mut other: impl FnMut() -> Duration,
+) -> (Times, Times) {
+    let (ones, others) = (0..count).map(|_| (one(), other())).unzip();
     (Times::of(ones), Times::of(others))
 }
 

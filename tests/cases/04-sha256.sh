@@ -1,6 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # the run expands it; cases.sh sets and reads them
 # Repositories with SHA-256 ids (checkout#1843).
-due=1
 
 fresh
 repository "$dir/r.git" sha256

@@ -1,6 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # the run expands it; cases.sh sets and reads them
 # Daemons (actions/runner#4601), not as root: they leave the group, empty the environment, or cannot be looked into.
-due=1
 not_as_root
 
 # survivors WORD: pids of what has this among its arguments and began in one of our runs.

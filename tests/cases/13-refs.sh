@@ -1,6 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # the run expands it; cases.sh sets and reads them
 # Names of refs as other tools write them (checkout#969): they work, or the words say which name would.
-due=1
 
 fresh
 repository "$dir/r.git"

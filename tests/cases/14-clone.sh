@@ -1,6 +1,5 @@
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # the run expands it; cases.sh sets and reads them
 # The kind of clone is documented and can be chosen.
-due=1
 
 fresh
 repository "$dir/r.git"

@@ -7,6 +7,7 @@
 #   docker.sh running   exit 0 if it runs
 #   docker.sh containers LABEL   prints the ids of all containers with this label
 #   docker.sh kill      end it and what it started at once, as a crash does
+#   MYCLI_TESTS_DOCKER=NAME   another daemon, with the busybox image alone: for who kills it
 #
 # A test calls `start` (tests/src/engine.rs), so it is quick when nothing is to be done and safe to call at the same
 # time from many processes. The daemon ends by itself after LIFE_SECONDS: a test run that was killed leaves nothing
@@ -14,12 +15,14 @@
 set -euo pipefail
 
 LIFE_SECONDS=7200
-IMAGES="busybox scratch no-shell user"
+name=${MYCLI_TESTS_DOCKER:-}
+IMAGES="busybox scratch no-shell user meddling"
+[ -z "$name" ] || IMAGES=busybox
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
-state=$root/target/tests/docker
+state=$root/target/tests/docker$name
 # As in engine.sh.
-run=/run/mycli-tests-docker-$(printf %s "$root" | cksum | cut -d' ' -f1)
+run=/run/mycli-tests-docker$name-$(printf %s "$root" | cksum | cut -d' ' -f1)
 socket=$run/docker.sock
 pid_file=$run/docker.pid
 
@@ -71,14 +74,14 @@ start_daemon() {
 
 # The images are Podman's, so both engines run the same.
 load_images() {
-  local name id
+  local image id
   "$here/images.sh"
-  for name in $IMAGES; do
-    id=$("$here/engine.sh" podman image inspect --format '{{.Id}}' "localhost/mycli-test/$name")
-    [ "$(cat "$state/$name.loaded" 2>/dev/null)" != "$id" ] || continue
-    "$here/engine.sh" podman save --quiet "localhost/mycli-test/$name" |
+  for image in $IMAGES; do
+    id=$("$here/engine.sh" podman image inspect --format '{{.Id}}' "localhost/mycli-test/$image")
+    [ "$(cat "$state/$image.loaded" 2>/dev/null)" != "$id" ] || continue
+    "$here/engine.sh" podman save --quiet "localhost/mycli-test/$image" |
       api --request POST --header 'Content-Type: application/x-tar' --data-binary @- http://docker/images/load >/dev/null
-    echo "$id" >"$state/$name.loaded"
+    echo "$id" >"$state/$image.loaded"
   done
 }
 
@@ -107,12 +110,17 @@ stop() {
 
 # What a crash of the machine's Docker leaves: no daemon, no containerd, no process of a container.
 crash() {
-  local pid
+  local pid id commands=()
   pid=$(daemon_pid) || return 0
+  for id in $(api http://docker/containers/json | jq -r '.[].Id'); do
+    commands+=("$(api "http://docker/containers/$id/json" | jq -r .State.Pid)")
+  done
   kill -KILL "$pid"
   within 20 gone "$pid" || die "dockerd is still there"
   pkill -KILL --full "$run/exec" || true
-  rm -f "$socket" "$pid_file"
+  [ "${#commands[@]}" -eq 0 ] || kill -KILL "${commands[@]}" 2>/dev/null || true
+  # As after a restart of the machine: /run is empty.
+  rm -rf "$run/exec" "$socket" "$pid_file"
 }
 
 case "${1:-}" in

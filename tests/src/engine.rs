@@ -30,6 +30,8 @@ pub const ENTRYPOINT: &str = "localhost/mycli-test/entrypoint";
 pub const WORKDIR: &str = "localhost/mycli-test/workdir";
 /// An image that runs as the user `app` (1000) with the home `/home/app`.
 pub const USER: &str = "localhost/mycli-test/user";
+/// An image that runs as `app`, with a STOPSIGNAL, a HEALTHCHECK and a VOLUME.
+pub const MEDDLING: &str = "localhost/mycli-test/meddling";
 /// [`DEBIAN_GIT`] with an ENTRYPOINT, WORKDIR and USER like these, all at once. HOME is not
 /// writable.
 pub const AWKWARD: &str = "localhost/mycli-test/awkward";
@@ -51,6 +53,51 @@ pub fn docker() -> &'static str {
     HOST.get_or_init(|| run(Command::new(DOCKER_SCRIPT).arg("start")))
 }
 
+/// A Docker daemon of a test's own, which it may kill. It has [`BUSYBOX`] alone. It ends when dropped.
+#[derive(Debug)]
+pub struct OwnDocker {
+    name: &'static str,
+}
+
+impl OwnDocker {
+    /// The daemon of this name. Two tests that run at the same time need two names.
+    #[must_use]
+    pub fn named(name: &'static str) -> Self {
+        Self { name }
+    }
+
+    fn script(&self, word: &str) -> String {
+        let mut command = Command::new(DOCKER_SCRIPT);
+        run(command.arg(word).env("MYCLI_TESTS_DOCKER", self.name))
+    }
+
+    /// Starts it unless it runs. Returns the value of `DOCKER_HOST`, which stays the same.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(&self) -> String {
+        self.script("start")
+    }
+
+    /// Kills it and all that it started, as a crash does.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(&self) {
+        self.script("kill");
+    }
+}
+
+impl Drop for OwnDocker {
+    fn drop(&mut self) {
+        let _stopped = Command::new(DOCKER_SCRIPT)
+            .arg("stop")
+            .env("MYCLI_TESTS_DOCKER", self.name)
+            .output();
+    }
+}
+
 /// The ids of all containers of the Docker daemon with this label, running or not.
 ///
 /// # Panics
@@ -61,14 +108,6 @@ pub fn docker_containers(label: &str) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
-}
-
-/// Kills the Docker daemon and all that it started, as a crash does.
-///
-/// # Panics
-/// When it cannot be killed.
-pub fn kill_docker() {
-    run(Command::new(DOCKER_SCRIPT).arg("kill"));
 }
 
 /// A request to an engine.

@@ -10,7 +10,7 @@ pub(crate) struct MachineFlags {
     /// With --local: run in this machine's own shell, and ignore the image
     #[arg(long)]
     pub(crate) host: bool,
-    /// With --local and no image: clone with mycli's library, or with this system's git
+    /// With --local: clone with mycli's library, or with this system's git
     #[arg(long, value_enum, value_name = "PROGRAM", default_value_t)]
     pub(crate) git: GitChoice,
 }

@@ -27,11 +27,11 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "N|full", conflicts_with = "no_repo")]
     pub(crate) depth: Option<String>,
     /// Fetch the submodules too (one machine only)
-    #[arg(long, conflicts_with = "no_repo")]
-    pub(crate) submodules: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "no_repo")]
+    pub(crate) submodules: Option<bool>,
     /// Fetch the large files (Git LFS) too (one machine only)
-    #[arg(long, conflicts_with = "no_repo")]
-    pub(crate) lfs: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "no_repo")]
+    pub(crate) lfs: Option<bool>,
     /// Run without a repository
     #[arg(long)]
     pub(crate) no_repo: bool,
@@ -128,21 +128,18 @@ impl RunFlags {
         self.apply_env(request, absent)
     }
 
-    /// Sets the repository, and how to clone it. The file's branch belongs to the file's repository, so
-    /// giving another repository drops it.
+    /// Sets the repository, and how to clone it. What the file says of these belongs to the file's
+    /// repository, so giving another repository drops it.
     fn apply_source(&self, request: &mut SubmitRequest) {
         if self.no_repo || self.repo.is_some() {
             (request.repo, request.branch) = (None, None);
-        }
-        if self.no_repo {
             (request.depth, request.submodules, request.lfs) = (None, None, None);
         }
         replace(&mut request.repo, self.repo.as_ref());
         replace(&mut request.branch, self.branch.as_ref());
         replace(&mut request.depth, self.depth.as_ref());
-        let asked = |flag: bool| flag.then_some(&true);
-        replace(&mut request.submodules, asked(self.submodules));
-        replace(&mut request.lfs, asked(self.lfs));
+        replace(&mut request.submodules, self.submodules.as_ref());
+        replace(&mut request.lfs, self.lfs.as_ref());
     }
 
     fn apply_values(&self, request: &mut SubmitRequest) {

@@ -74,8 +74,8 @@ impl Task {
         self.containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    /// The fields of a snapshot that a record keeps: those that a decision depends on. The attempt
-    /// has the ARN.
+    /// The fields of a snapshot that a record keeps: those that a decision or a phase's length depends
+    /// on. The attempt has the ARN.
     #[must_use]
     pub fn essence(&self) -> Self {
         let main = |container: &Container| Container {
@@ -91,6 +91,8 @@ impl Task {
             stop_code: self.stop_code.clone(),
             stopped_reason: self.stopped_reason.clone(),
             version: self.version,
+            pull_started_at: self.pull_started_at,
+            pull_stopped_at: self.pull_stopped_at,
             started_at: self.started_at,
             execution_stopped_at: self.execution_stopped_at,
             stopped_at: self.stopped_at,

@@ -218,7 +218,7 @@ pub fn overrides(
         value: value.to_owned(),
     };
     let mut environment = vec![
-        pair(variable::COMMAND, &request.command.to_string()),
+        pair(variable::COMMAND, &request.command.for_shell()),
         pair(variable::TIMEOUT, &request.timeout.seconds().to_string()),
         pair(variable::NONCE, nonce),
         pair(variable::EXECUTION_ID, attempt.execution().as_str()),
@@ -321,7 +321,7 @@ fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
     let of_variable =
         |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
     let (command, env) = (
-        json_length(&request.command.to_string()),
+        json_length(&request.command.for_shell()),
         request.env.iter().map(of_variable).sum::<usize>(),
     );
     match request

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Fault;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState,
-    ContainerStateStatusEnum as Status, HostConfig, HostConfigLogConfig, Mount,
+    ContainerStateStatusEnum as Status, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -37,6 +38,8 @@ use domain::Timestamp;
 use domain::backoff::Backoff;
 use domain::ports::Entropy;
 use domain::request::Arch;
+use futures_util::FutureExt as _;
+use runner::PROGRAM;
 use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
@@ -105,15 +108,13 @@ impl fmt::Debug for ContainerRunner {
 impl ContainerRunner {
     /// Finds the engine in the order of the `docker` command (DOCKER_HOST, the current context,
     /// Docker's socket), then tries Podman's sockets, and takes the first that answers.
-    /// `environment` looks up a variable. `home` is the user's home directory. `shared` is a folder
-    /// that all processes of this user share.
+    /// `environment` looks up a variable. `home` is the user's home directory.
     ///
     /// # Errors
     /// When no engine answers. The error names what was tried, and what to do.
     pub async fn connect(
         environment: impl Fn(&str) -> Option<String>,
         home: &Path,
-        shared: &Path,
     ) -> Result<Self, EngineError> {
         let mut tried = Vec::new();
         let named = environment(runner_program::VARIABLE).map(PathBuf::from);
@@ -124,7 +125,7 @@ impl ContainerRunner {
                         .map_err(EngineError::NoRunner)?;
                     let docker = connection.docker.clone();
                     return Ok(Self {
-                        program: ProgramVolume::new(docker, program, shared.to_owned()),
+                        program: ProgramVolume::new(docker, program),
                         docker: connection.docker,
                         arch: connection.arch,
                         loses_lines: connection.loses_lines,
@@ -140,8 +141,8 @@ impl ContainerRunner {
     /// Starts the task's container: pulls the image unless the engine has it, makes the container,
     /// brings in the runner and the workspace, and starts it. `workspace` gives the folder whose
     /// content becomes `/workspace`, if the task has one; it is waited for while the image is being
-    /// pulled. Gives up when `unwanted` resolves meanwhile, which may take minutes. After that the
-    /// container is always made, so that no unknown container is left. It can then be stopped.
+    /// pulled. Gives up when `unwanted` resolves before the start: pulling, fetching and bringing in
+    /// what was fetched may take minutes. No container is left then.
     ///
     /// Idempotent for one attempt. If an earlier call has started the container, this takes it over,
     /// and leaves it alone if it runs or has run. One that was made and never started may lack a part,
@@ -227,20 +228,23 @@ impl ContainerRunner {
         self.program.remove_others().await;
     }
 
-    /// Removes the container, and ends it if it runs. Idempotent. A failure is only logged;
-    /// [`Self::find`] finds the container again.
+    /// Removes the container, and ends it if it runs. Idempotent. An engine that does not answer is
+    /// asked again for a minute. A failure is only logged; [`Self::find`] finds the container again.
     pub async fn remove(&self, container_id: &str) {
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(true)
             .build();
-        failpoint!("container.remove.before");
-        let removed = self
-            .docker
-            .remove_container(container_id, Some(options))
-            .await;
-        failpoint!("container.remove.after");
-        match removed {
+        let removed = persistently(|| async {
+            failpoint!("container.remove.before");
+            let removed = self
+                .docker
+                .remove_container(container_id, Some(options.clone()))
+                .await;
+            failpoint!("container.remove.after");
+            removed
+        });
+        match removed.await {
             Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => {
                 tracing::warn!(
                     container_id,
@@ -321,6 +325,7 @@ impl ContainerRunner {
                 container_name(launch)
             ))),
             Err(fault) if is_missing(&fault) => Ok(None),
+            Err(fault) if launch.may_have_started => Err(unknown(&plain(&fault))),
             Err(fault) => Err(cannot_create(&plain(&fault))),
         }
     }
@@ -390,12 +395,12 @@ impl ContainerRunner {
         workspace: impl Future<Output = Result<Option<PathBuf>, StartFailure>> + Send,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<StartedTask, StartFailure> {
+        let unwanted = unwanted.boxed().shared();
         let image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch));
         let (image, workspace) = tokio::select! {
+            biased;
+            () = unwanted.clone() => return Err(stopped_before_start()),
             both = async { tokio::try_join!(image, workspace) } => both?,
-            () = unwanted => return Err(StartFailure::never(
-                "it was stopped while its image was being pulled or its repository fetched",
-            )),
         };
         let mut limits = Limits::of(launch);
         let workspace = workspace.map(|folder| Workspace {
@@ -403,7 +408,7 @@ impl ContainerRunner {
             user: image.user,
         });
         while let Err(not_begun) = self
-            .make_and_begin(launch, limits, workspace.as_ref())
+            .make_and_begin(launch, limits, workspace.as_ref(), unwanted.clone())
             .await
         {
             limits = match not_begun {
@@ -434,6 +439,7 @@ impl ContainerRunner {
         launch: &Launch,
         limits: Limits,
         workspace: Option<&Workspace>,
+        unwanted: impl Future<Output = ()> + Send,
     ) -> Result<(), NotBegun> {
         let name = container_name(launch);
         // No engine can "start unless it has run". Without the lock, another call could start the
@@ -445,7 +451,22 @@ impl ContainerRunner {
             return Ok(());
         }
         let begun = match self.make(launch, limits, workspace).await {
-            Ok(()) => self.fill_and_begin(launch, workspace).await,
+            Ok(()) => {
+                let mut unwanted = pin!(unwanted);
+                let filled = tokio::select! {
+                    biased;
+                    () = &mut unwanted => Err(NotBegun::Never(stopped_before_start())),
+                    filled = self.fill(launch, workspace) => filled,
+                };
+                match filled {
+                    // It may have become unwanted at this very moment.
+                    Ok(()) if unwanted.now_or_never().is_some() => {
+                        Err(NotBegun::Never(stopped_before_start()))
+                    }
+                    Ok(()) => self.begin_with_program(launch).await,
+                    Err(not_filled) => Err(not_filled),
+                }
+            }
             Err(not_made) => Err(not_made),
         };
         if matches!(begun, Err(NotBegun::Never(_))) {
@@ -488,31 +509,29 @@ impl ContainerRunner {
         }
     }
 
-    async fn fill_and_begin(
-        &self,
-        launch: &Launch,
-        workspace: Option<&Workspace>,
-    ) -> Result<(), NotBegun> {
+    /// Brings in what a container needs before its start.
+    async fn fill(&self, launch: &Launch, workspace: Option<&Workspace>) -> Result<(), NotBegun> {
         let name = container_name(launch);
-        let not_filled = |reason: String| {
-            NotBegun::Never(cannot_create(&format!("it cannot be filled: {reason}")))
+        let program = self.program.ensure(&name, &launch.image).await;
+        program.map_err(not_filled)?;
+        let Some(workspace) = workspace else {
+            return Ok(());
         };
-        self.program
-            .ensure(&name, &launch.image)
-            .await
-            .map_err(not_filled)?;
-        if let Some(workspace) = workspace {
-            let owner = owner::find(&self.docker, &name, &workspace.user).await;
-            workspace::fill(&self.docker, &name, &workspace.folder, owner)
-                .await
-                .map_err(|fault| not_filled(plain(&fault)))?;
-        }
+        let owner = owner::find(&self.docker, &name, &workspace.user).await;
+        let owner = owner.map_err(|fault| not_filled(plain(&fault)))?;
+        let filled = workspace::fill(&self.docker, &name, &workspace.folder, owner).await;
+        filled.map_err(|fault| not_filled(plain(&fault)))
+    }
+
+    /// Starts a container that is filled. If the engine cannot find the program, it is brought in once
+    /// more.
+    async fn begin_with_program(&self, launch: &Launch) -> Result<(), NotBegun> {
+        let name = container_name(launch);
         match self.begin(&name).await {
-            Err(NotBegun::Never(_)) if self.program.has_gone(&name).await => {
-                self.program
-                    .ensure(&name, &launch.image)
-                    .await
-                    .map_err(not_filled)?;
+            Err(NotBegun::Never(failure)) if failure.reason.contains(PROGRAM) => {
+                self.program.forget().await;
+                let program = self.program.ensure(&name, &launch.image).await;
+                program.map_err(not_filled)?;
                 self.begin(&name).await
             }
             begun => begun,
@@ -666,6 +685,31 @@ async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -
     }
 }
 
+/// Repeats a call, which may be made twice, while the engine does not answer, for [`OUTAGE_MAX`].
+async fn persistently<T, F: Future<Output = Result<T, Fault>>>(
+    call: impl Fn() -> F,
+) -> Result<T, Fault> {
+    let mut patience = StopPatience::new();
+    loop {
+        match call().await {
+            Err(fault) if is_unanswered(&fault) && !patience.is_spent() => {
+                patience.pause().await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether a call has no answer: the engine cannot be reached, or the connection broke.
+fn is_unanswered(fault: &Fault) -> bool {
+    !matches!(
+        fault,
+        Fault::DockerResponseServerError { .. }
+            | Fault::DockerStreamError { .. }
+            | Fault::JsonDataError { .. }
+    )
+}
+
 fn is_between_states(fault: &Fault) -> bool {
     match fault {
         Fault::JsonDataError { .. } => true,
@@ -795,6 +839,14 @@ fn cannot_create(reason: &str) -> StartFailure {
     StartFailure::never(format!("CannotCreateContainerError: {reason}"))
 }
 
+fn not_filled(reason: impl std::fmt::Display) -> NotBegun {
+    NotBegun::Never(cannot_create(&format!("it cannot be filled: {reason}")))
+}
+
+fn stopped_before_start() -> StartFailure {
+    StartFailure::never("it was stopped before its container was started")
+}
+
 fn cannot_start(reason: &str) -> StartFailure {
     StartFailure::never(format!("CannotStartContainerError: {reason}"))
 }
@@ -829,6 +881,13 @@ fn body(launch: &Launch, limits: Limits, mounts: Vec<Mount>) -> ContainerCreateB
             TASK_LABEL.to_owned(),
             launch.task_arn.clone(),
         )])),
+        // Whatever the image says: TERM is what the runner passes on, and a health check would be
+        // given the runner's variables and show them.
+        stop_signal: Some("SIGTERM".to_owned()),
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
         tty: Some(false),
         open_stdin: Some(false),
         attach_stdin: Some(false),

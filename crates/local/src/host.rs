@@ -29,7 +29,7 @@ use runner::{
         FetchFault, FetchOrder, FetchOutcome, HandedOver, RunOrder, SET_UP_SECONDS, place, to_json,
     },
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, ChildStdin, Command},
@@ -277,6 +277,8 @@ impl HostRunner {
         fs::create_dir(folder.join(place::REPOSITORY))?;
         failpoint!("container.fetch.before");
         let mut child = self.start_program(ProgramRole::Fetch).await?;
+        // It may start git, and git others.
+        let _group = KilledGroup::of(&child);
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(&to_json(order)).await?;
         }
@@ -440,6 +442,25 @@ impl HostRunner {
         }
         failpoint!("host.clean_up.after");
         left
+    }
+}
+
+/// A process group that is killed when this is dropped.
+struct KilledGroup(Option<Pid>);
+
+impl KilledGroup {
+    /// The group that a child leads.
+    fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Self(pid.and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for KilledGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _gone = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub fn for_containers(
                 path.display()
             )
         })?;
+        check(&bytes, engine)
+            .map_err(|why| format!("{VARIABLE} names {}, which {why}", path.display()))?;
         return Ok(ContainerProgram {
             digest: hex::encode(&Sha256::digest(&bytes)[..8]),
             bytes: bytes.into(),
@@ -60,6 +62,43 @@ pub fn for_containers(
             digest: env!("RUNNER_DIGEST").to_owned(),
             bytes: PROGRAM.into(),
         }),
+    }
+}
+
+/// Why a file cannot be the runner of an engine with this processor (the ELF specification, "ELF
+/// Header" and "Program Header").
+fn check(file: &[u8], engine: Option<Arch>) -> Result<(), String> {
+    const INTERPRETER: u64 = 3;
+    let number = |at: usize, length: usize| -> Option<u64> {
+        let bytes = file.get(at..at + length)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |all, byte| all << 8 | u64::from(*byte)),
+        )
+    };
+    let is_elf = file.starts_with(b"\x7fELF\x02\x01");
+    let machine = number(18, 2).filter(|_| is_elf);
+    let arch = match machine {
+        Some(62) => Arch::X86_64,
+        Some(183) => Arch::Arm64,
+        _ => return Err("is no program for Linux on arm64 or x86_64".to_owned()),
+    };
+    if let Some(engine) = engine.filter(|engine| *engine != arch) {
+        return Err(format!(
+            "is for {arch}, and the container engine has {engine}"
+        ));
+    }
+    let header = |field: usize, length: usize| number(field, length).unwrap_or_default();
+    let (first, size, count) = (header(32, 8), header(54, 2), header(56, 2));
+    let needs_loader = (0..count).any(|index| {
+        let at = usize::try_from(first + index * size).unwrap_or(usize::MAX - 8);
+        number(at, 4) == Some(INTERPRETER)
+    });
+    match needs_loader {
+        true => Err("needs a loader that an image may not have: build it statically".to_owned()),
+        false => Ok(()),
     }
 }
 
@@ -115,7 +154,10 @@ pub fn remove_others(folder: &Path) -> io::Result<()> {
     let own = name();
     for entry in entries {
         let entry = entry?;
-        if entry.file_name() != own.as_str() {
+        let file = entry.file_name();
+        let file = file.to_string_lossy();
+        // Drafts of this version may be under way.
+        if file.starts_with("mycli-runner-") && !file.starts_with(&own) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -154,6 +196,21 @@ mod tests {
             .map(|entry| entry.expect("an entry").path())
             .collect();
         assert_eq!(left, [own]);
+    }
+
+    #[test]
+    fn only_a_static_program_for_the_engine_will_do() {
+        let other = match std::env::consts::ARCH {
+            "aarch64" => Arch::X86_64,
+            _ => Arch::Arm64,
+        };
+        assert_eq!(check(PROGRAM, None), Ok(()));
+        let said = |file: &[u8], arch| check(file, arch).expect_err("refused");
+        assert!(said(PROGRAM, Some(other)).contains("and the container engine has"));
+        assert!(said(b"#!/bin/sh\n", None).contains("no program for Linux"));
+        assert!(said(b"", None).contains("no program for Linux"));
+        let dynamic = fs::read("/bin/true").expect("a program");
+        assert!(said(&dynamic, None).contains("needs a loader"));
     }
 
     #[test]

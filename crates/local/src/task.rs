@@ -26,6 +26,8 @@ pub struct Launch {
     pub memory: u32,
     /// The architecture of the command.
     pub arch: Arch,
+    /// Whether an earlier process may have started it.
+    pub may_have_started: bool,
 }
 
 /// Omits the values of variables, because users put secrets into them.

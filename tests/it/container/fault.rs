@@ -124,7 +124,6 @@ async fn container_engine_that_is_nowhere_is_told_with_what_was_tried() {
     let error = within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
-        &shared(),
     ))
     .await
     .expect_err("none");
@@ -144,7 +143,6 @@ async fn container_engine_that_is_nowhere_is_told_with_what_was_tried() {
     let said = within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
-        &shared(),
     ))
     .await
     .expect_err("none")
@@ -169,7 +167,7 @@ async fn container_engine_is_found_through_a_docker_context() {
         r#"{"currentContext":"mine"}"#,
     )
     .expect("a configuration");
-    let runner = within(ContainerRunner::connect(|_| None, home.path(), &shared()))
+    let runner = within(ContainerRunner::connect(|_| None, home.path()))
         .await
         .expect("the engine answers");
     let (ended, output) = Case::new(BUSYBOX, "echo there").run(&runner).await;

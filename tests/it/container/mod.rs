@@ -31,18 +31,12 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("it ends within a minute")
 }
 
-/// The folder that all tests share, as the processes of one user do.
-fn shared() -> std::path::PathBuf {
-    std::env::temp_dir().join("mycli-tests-shared")
-}
-
 /// A runner that knows only `DOCKER_HOST`.
 async fn runner_at(docker_host: &str) -> ContainerRunner {
     let environment = |name: &str| (name == "DOCKER_HOST").then(|| docker_host.to_owned());
     within(ContainerRunner::connect(
         environment,
         Path::new("/nonexistent"),
-        &shared(),
     ))
     .await
     .expect("the engine answers")
@@ -83,6 +77,7 @@ impl Case {
             cpu: 1024,
             memory: 128,
             arch,
+            may_have_started: false,
         };
         Self { launch }
     }

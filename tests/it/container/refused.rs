@@ -35,7 +35,7 @@ async fn container_pull_that_is_not_wanted_any_more_is_given_up() {
     assert!(
         failure
             .reason
-            .contains("stopped while its image was being pulled"),
+            .contains("stopped before its container was started"),
         "{failure:?}"
     );
 }
@@ -67,23 +67,23 @@ async fn container_program_that_is_missing_ends_as_in_a_shell() {
     let runner = runner().await;
     for (words, code, says) in [
         (
-            r#"["/no/such/program"]"#,
+            "exec /no/such/program",
             127,
             "mycli: /no/such/program: not found\n",
         ),
         (
-            r#"["no-such-program","a"]"#,
+            "exec no-such-program 'a b'",
             127,
             "mycli: no-such-program: not found\n",
         ),
         (
-            r#"["/etc/passwd"]"#,
+            "exec /etc/passwd",
             126,
             "mycli: /etc/passwd: Permission denied",
         ),
     ] {
-        let mut case = Case::new(BUSYBOX, "");
-        case.set(variable::WORDS, words);
+        let mut case = Case::new(BUSYBOX, words);
+        case.set(variable::WORDS, "1");
         let (ended, output) = case.run(&runner).await;
         assert_eq!(ended.exit_code, Some(code), "{words}");
         assert!(text(&output).starts_with(says), "{}", text(&output));

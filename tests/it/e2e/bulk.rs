@@ -599,7 +599,7 @@ fn a_command_is_mapped_over_values_that_no_shell_touches() {
     let request = sandbox.local(&words).exits(0).json();
     assert_eq!(
         request,
-        json!({"command": "./x.sh 'one word'", "env": {"VALUE": "a"}})
+        json!({"command": ["./x.sh", "one word"], "env": {"VALUE": "a"}})
     );
     sandbox
         .local(&["bulk", "--no-repo", "--", "true"])

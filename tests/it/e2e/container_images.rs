@@ -5,7 +5,9 @@ use std::path::Path;
 use local::container::TASK_LABEL;
 use serde_json::{Value, json};
 use tests::{
-    engine::{self, BUSYBOX, Engine, EngineProxy, NO_SHELL, Passed, SCRATCH, USER},
+    engine::{
+        self, BUSYBOX, Engine, EngineProxy, MEDDLING, NO_SHELL, OwnDocker, Passed, SCRATCH, USER,
+    },
     planted::{self, Planted},
     sandbox::Sandbox,
 };
@@ -233,4 +235,177 @@ fn nothing_of_ours_is_found_in_a_container_of_podman() {
 #[test]
 fn nothing_of_ours_is_found_in_a_container_of_docker() {
     check_secrets(engine::docker());
+}
+
+/// Docker and all of its processes are killed, and Docker is started again. The container has ended
+/// with them. Its run did not succeed, and is not run again.
+#[test]
+fn a_run_whose_docker_was_killed_is_not_told_to_have_succeeded() {
+    let docker = OwnDocker::named("killed");
+    let sandbox = Sandbox::new().with("DOCKER_HOST", docker.start());
+    let id = sandbox.detach(&["--image", BUSYBOX, "echo begun; sleep 30; exit 0"]);
+    tests::sandbox::eventually("it has begun", || {
+        (sandbox.local(&["logs", &id]).out == "begun\n").then_some(())
+    });
+    docker.kill();
+    let _same = docker.start();
+    let waited = sandbox.local(&["wait", &id]);
+    let record = sandbox.record(&id);
+    let status = record["status"].as_str().expect("a status");
+    assert!(["FAILED", "LOST"].contains(&status), "{record:#}");
+    assert_ne!(waited.code, Some(0), "{waited:#?}");
+    assert_eq!(record["attempts"].as_array().expect("a list").len(), 1);
+    let page = sandbox.local(&["logs", &id]).out;
+    assert!(page.starts_with("begun\n"), "{page}");
+}
+
+/// What a user does by hand to a container: `docker kill`, which takes the runner along.
+#[test]
+fn a_container_that_was_killed_by_hand_is_not_told_to_have_succeeded() {
+    let engine = Engine::shared();
+    let sandbox = Sandbox::new().with("DOCKER_HOST", engine.docker_host());
+    let id = sandbox.detach(&["--image", BUSYBOX, "echo begun; sleep 30"]);
+    tests::sandbox::eventually("it has begun", || {
+        (sandbox.local(&["logs", &id]).out == "begun\n").then_some(())
+    });
+    let arn = sandbox.record(&id)["attempts"][0]["task_arn"]
+        .as_str()
+        .expect("a task")
+        .to_owned();
+    let ids = engine.containers(&format!("{TASK_LABEL}={arn}"));
+    let _ = engine.podman(&["kill", "--signal=KILL", &ids[0]]);
+    sandbox.local(&["wait", &id]).exits(137);
+    let record = sandbox.record(&id);
+    assert_eq!(
+        (&record["status"], &record["exit_code"]),
+        (&json!("FAILED"), &json!(137)),
+        "{record:#}"
+    );
+}
+
+/// What an image says of its stop signal and its health changes nothing: a cancel is TERM, and no
+/// other process is given what the runner is given.
+fn check_meddling(docker_host: &str) {
+    let sandbox = Sandbox::new().with("DOCKER_HOST", docker_host);
+    let id = sandbox.detach(&[
+        "--image",
+        MEDDLING,
+        "trap 'echo told; exit 3' TERM; echo begun; while :; do sleep 0.1; done",
+    ]);
+    tests::sandbox::eventually("it has begun", || {
+        (sandbox.local(&["logs", &id]).out == "begun\n").then_some(())
+    });
+    sandbox.local(&["cancel", &id, "--wait"]).exits(0);
+    // busybox may add that its `sleep` was terminated.
+    let page = sandbox.local(&["logs", &id]).out;
+    assert!(page.lines().any(|line| line == "told"), "{page}");
+    // A health check would have come by twice.
+    let look = "n=0; while [ $n -lt 25 ]; do cat /proc/[0-9]*/environ; n=$((n+1)); sleep 0.1; done";
+    let quiet = format!("exec 2>/dev/null; {look}; true");
+    let ran = sandbox
+        .local(&["exec", "--no-repo", "--image", MEDDLING, &quiet])
+        .exits(0);
+    assert!(ran.out.contains("MYCLI_ATTEMPT_ID"), "it looks");
+    assert!(!ran.out.contains("MYCLI_NONCE"), "{}", ran.out);
+}
+
+#[test]
+fn an_image_does_not_meddle_with_its_runner_in_podman() {
+    check_meddling(Engine::shared().docker_host());
+}
+
+#[test]
+fn an_image_does_not_meddle_with_its_runner_in_docker() {
+    check_meddling(engine::docker());
+}
+
+/// A command that has stopped itself gets its TERM, and does not take the grace.
+#[test]
+fn a_stopped_command_in_a_container_ends_at_its_timeout() {
+    let sandbox = Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());
+    let command = "trap 'echo told; exit 1' TERM; kill -STOP $$; sleep 60";
+    let flags = ["exec", "--no-repo", "--image", BUSYBOX, "--timeout", "1s"];
+    let ran = sandbox.local(&[&flags[..], &[command]].concat()).exits(124);
+    assert_eq!(ran.out, "told\n");
+}
+
+/// A program that is no runner never begins a command, whatever its exit status is.
+#[test]
+fn a_runner_that_is_none_is_refused_and_one_that_ends_is_no_command() {
+    let base = || Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());
+    for (program, words) in [
+        ("/etc/passwd", "no program for Linux"),
+        ("/bin/true", "needs a loader"),
+        ("/nowhere", "cannot be read"),
+    ] {
+        let sandbox = base().with("MYCLI_RUNNER", program);
+        let flags = ["exec", "--no-repo", "--image", BUSYBOX, "true"];
+        sandbox.local(&flags).exits(125).says(words);
+    }
+    // Static, and for this processor: it runs, and says nothing that a runner says.
+    let sandbox = base().with("MYCLI_RUNNER", "/bin/busybox");
+    let flags = ["exec", "--no-repo", "--image", BUSYBOX, "true"];
+    sandbox
+        .local(&flags)
+        .exits(125)
+        .says("its runner ended before it began");
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    assert_eq!(
+        (&record["status"], &record["exit_code"]),
+        (&json!("FAILED"), &Value::Null),
+        "{record:#}"
+    );
+}
+
+/// The umask of the user does not decide who may read a clone in a container.
+#[test]
+fn a_clone_can_be_read_by_every_user_of_its_container() {
+    let origin = Origin::new();
+    let sandbox = Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", "umask 077; exec \"$0\" \"$@\""])
+        .arg(tests::mycli())
+        .args(["--local", "exec", "--image", BUSYBOX, "--repo"])
+        .arg(origin.path())
+        .arg("su app -c 'cat f .git/HEAD'")
+        .env("HOME", sandbox.home())
+        .env("DOCKER_HOST", Engine::shared().docker_host());
+    let output = command.output().expect("it runs");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.starts_with("main\n"), "{output:?}");
+}
+
+/// Homes that meet an engine for the first time at the same moment do not disturb each other.
+#[test]
+fn a_new_runner_comes_to_an_engine_once_or_more_often_and_always_whole() {
+    let engine = Engine::shared();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut program = local::runner_program::PROGRAM.to_vec();
+    program.extend(folder.path().as_os_str().as_encoded_bytes());
+    let path = folder.path().join("runner");
+    std::fs::write(&path, &program).expect("written");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let sandbox = Sandbox::new()
+                    .with("DOCKER_HOST", engine.docker_host())
+                    .with("MYCLI_RUNNER", &path);
+                let flags = ["exec", "--no-repo", "--image", BUSYBOX, "echo ok"];
+                sandbox.local(&flags).exits(0).prints("ok\n");
+            });
+        }
+    });
+    let fillers = engine.containers("mycli.runner");
+    assert_eq!(fillers, [""; 0]);
+    let volumes = || engine.podman(&["volume", "ls", "--quiet"]);
+    let digest = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(&program)[..8]);
+    let own = format!("mycli-runner-{digest}");
+    assert!(volumes().contains(&own));
+    // For another version, this one is old.
+    let _ = Sandbox::new()
+        .with("DOCKER_HOST", engine.docker_host())
+        .run(&["local", "prune", "--older-than", "1d"])
+        .exits(0);
+    assert!(!volumes().contains(&own));
 }

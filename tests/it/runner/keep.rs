@@ -97,7 +97,7 @@ fn keep_by(mut keeper: Command, command: &Value, further: Value) -> Kept {
 }
 
 fn keep(command: &str, further: Value) -> Kept {
-    keep_by(Command::new(program()), &json!({"text": command}), further)
+    keep_by(Command::new(program()), &json!(command), further)
 }
 
 fn run(command: &str) -> Ran {
@@ -139,9 +139,7 @@ fn the_exit_code_is_the_commands_own() {
 
 #[test]
 fn words_keep_their_boundaries_and_need_no_shell() {
-    let words = |words: &[&str]| {
-        keep_by(Command::new(program()), &json!({"words": words}), json!({})).end()
-    };
+    let words = |words: &[&str]| keep_by(Command::new(program()), &json!(words), json!({})).end();
     let ran = words(&["printf", "%s|", "a b", "$HOME", "", "*"]);
     assert_eq!(
         (ran.code, &*ran.lines),
@@ -227,13 +225,13 @@ fn what_the_caller_blocked_or_limited_holds_up_no_end() {
     let mut keeper = Command::new("env");
     keeper.arg("--block-signal=CHLD,TERM").arg(program());
     let command = "exec >/dev/null 2>&1; sleep 0.3; exit 3";
-    let ran = keep_by(keeper, &json!({"text": command}), json!({})).end();
+    let ran = keep_by(keeper, &json!(command), json!({})).end();
     assert_eq!(ran.code, Some(3), "{ran:?}");
     let mut keeper = Command::new("sh");
     keeper
         .args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""])
         .arg(program());
-    let ran = keep_by(keeper, &json!({"text": "seq 3000; exit 4"}), json!({})).end();
+    let ran = keep_by(keeper, &json!("seq 3000; exit 4"), json!({})).end();
     assert_eq!(ran.code, Some(4), "{ran:?}");
 }
 
@@ -301,7 +299,7 @@ fn signals_that_the_caller_ignored_are_not_ignored_by_the_command() {
         keeper.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
         keeper.arg(program());
         let script = format!("kill -{signal} $$; echo ignored");
-        let ran = keep_by(keeper, &json!({"text": script}), json!({})).end();
+        let ran = keep_by(keeper, &json!(script), json!({})).end();
         assert_eq!(ran.lines, Vec::<String>::new(), "{signal}: {ran:?}");
     }
 }
@@ -389,7 +387,7 @@ fn a_keeper_is_closed_to_its_command() {
     let command = "for f in environ mem maps fd auxv; do cat /proc/$PPID/$f >/dev/null 2>&1 && echo read $f; done; \
                    ls /proc/$PPID/fd >/dev/null 2>&1 && echo listed; tr '\\0' ' ' </proc/$PPID/cmdline; echo";
     let further = json!({"folder": folder.path(), "log": folder.path().join("log")});
-    let mut kept = keep_by(keeper, &json!({"text": command}), further);
+    let mut kept = keep_by(keeper, &json!(command), further);
     kept.keeper.wait().expect("ours");
     let log = fs::read_to_string(folder.path().join("log")).expect("a log");
     assert!(!log.contains("read ") && !log.contains("listed"), "{log}");

@@ -38,7 +38,7 @@ impl KnownInputs<'_> {
             ("attempt", Some(self.attempt.to_string())),
             ("execution", Some(self.attempt.execution().to_string())),
             ("nonce", Some(self.nonce.to_owned())),
-            ("command", Some(self.request.command.to_string())),
+            ("command", Some(self.request.command.for_shell())),
             ("repo", source.map(|source| source.repo.as_str().to_owned())),
             (
                 "ref",

@@ -9,6 +9,9 @@ use serde::{
 
 use super::given;
 
+/// The beginning of the shell text for words.
+const EXEC: &str = "exec ";
+
 /// A command. In JSON it is a text or a list of words. `Display` gives shell text: words are quoted
 /// so that a shell keeps them apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,22 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
+    /// Shell text that runs the command. Words are run by `exec`, so that none of them means something
+    /// to the shell (`if`, `time`, a builtin `echo`).
+    #[must_use]
+    pub fn for_shell(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Words(_) => format!("{EXEC}{self}"),
+        }
+    }
+
+    /// Reads back the words from [`Self::for_shell`]. `None` if the text is no list of words.
+    #[must_use]
+    pub fn from_shell(text: &str) -> Option<Self> {
+        Self::from_quoted(text.strip_prefix(EXEC)?)
+    }
+
     /// Reads back the words from the shell text that `Display` gives for them. `None` if the text is
     /// no list of words.
     #[must_use]
@@ -171,6 +190,8 @@ mod tests {
         #[test]
         fn words_come_back_from_what_is_shown(words in prop::collection::vec("[^\0]*", 1..5)) {
             let command = CommandLine::Words(words);
+            let read = CommandLine::from_shell(&command.for_shell());
+            prop_assert_eq!(read.as_ref(), Some(&command));
             prop_assert_eq!(CommandLine::from_quoted(&command.to_string()), Some(command));
         }
     }

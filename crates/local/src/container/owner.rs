@@ -1,10 +1,17 @@
 //! The user of a container as numbers: files that are brought in must belong to it. Docker looks a
 //! name up among the users of its own machine, so this looks into the container.
 
-use bollard::{Docker, query_parameters::DownloadFromContainerOptionsBuilder};
-use futures_util::TryStreamExt as _;
-use std::io::Read as _;
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
+use bollard::{
+    Docker, errors::Error as Fault, query_parameters::DownloadFromContainerOptionsBuilder,
+};
+use futures_util::TryStreamExt as _;
+
+use super::{error::is_missing, persistently};
 use crate::failpoint;
 
 /// The files with a container's users and groups (passwd(5), group(5)).
@@ -12,6 +19,8 @@ const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 /// The most of such a file that is read.
 const FILE_MAX: u64 = 1 << 20;
+/// How many links lead to such a file at most (Linux follows 40).
+const LINKS_MAX: usize = 40;
 
 /// A user and a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,21 +29,24 @@ pub(super) struct Owner {
     pub(super) group: u64,
 }
 
-/// The owner that an image's `USER` means in a container: root if it cannot be found.
-pub(super) async fn find(docker: &Docker, container: &str, user: &str) -> Owner {
+/// The owner that an image's `USER` means in a container: root if there is no such user.
+///
+/// # Errors
+/// When the engine cannot tell.
+pub(super) async fn find(docker: &Docker, container: &str, user: &str) -> Result<Owner, Fault> {
     let (name, group) = user.split_once(':').unwrap_or((user, ""));
     if name.is_empty() || is_root(name, group) {
-        return Owner::default();
+        return Ok(Owner::default());
     }
-    let users = read(docker, container, USERS).await;
+    let users = read(docker, container, USERS).await?;
     let mut owner = among(&users, name);
     if !group.is_empty() {
         owner.group = match group.parse() {
             Ok(number) => number,
-            Err(_) => group_among(&read(docker, container, GROUPS).await, group),
+            Err(_) => group_among(&read(docker, container, GROUPS).await?, group),
         };
     }
-    owner
+    Ok(owner)
 }
 
 fn is_root(name: &str, group: &str) -> bool {
@@ -71,10 +83,26 @@ fn group_among(groups: &str, name: &str) -> u64 {
     found.unwrap_or_default()
 }
 
-/// The text of a file of a container; none if it has no such file.
-async fn read(docker: &Docker, container: &str, path: &str) -> String {
+/// The text of a file of a container; empty if it has no such file.
+async fn read(docker: &Docker, container: &str, path: &str) -> Result<String, Fault> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..LINKS_MAX {
+        let archive = persistently(|| download(docker, container, &path)).await;
+        match archive.map(|archive| Entry::first_of(&archive)) {
+            Ok(Some(Entry::File(text))) => return Ok(text),
+            // Docker gives the link, Podman what it leads to.
+            Ok(Some(Entry::Link(target))) => path = beside(&path, &target),
+            Ok(None) => break,
+            Err(fault) if is_missing(&fault) => break,
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(String::new())
+}
+
+async fn download(docker: &Docker, container: &str, path: &Path) -> Result<Vec<u8>, Fault> {
     let options = DownloadFromContainerOptionsBuilder::new()
-        .path(path)
+        .path(&path.to_string_lossy())
         .build();
     failpoint!("container.user.before");
     let parts = docker
@@ -85,18 +113,33 @@ async fn read(docker: &Docker, container: &str, path: &str) -> String {
             }
             Ok(all)
         });
-    let archive = parts.await.unwrap_or_default();
+    let archive = parts.await;
     failpoint!("container.user.after");
-    text_in(&archive).unwrap_or_default()
+    archive
 }
 
-/// The text of the only file in an archive.
-fn text_in(archive: &[u8]) -> Option<String> {
-    let mut archive = tar::Archive::new(archive);
-    let file = archive.entries().ok()?.next()?.ok()?;
-    let mut text = Vec::new();
-    file.take(FILE_MAX).read_to_end(&mut text).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
+/// The path that a link at `path` leads to.
+fn beside(path: &Path, target: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).join(target)
+}
+
+/// What an archive begins with.
+enum Entry {
+    File(String),
+    Link(PathBuf),
+}
+
+impl Entry {
+    fn first_of(archive: &[u8]) -> Option<Self> {
+        let mut archive = tar::Archive::new(archive);
+        let entry = archive.entries().ok()?.next()?.ok()?;
+        if entry.header().entry_type().is_symlink() {
+            return Some(Self::Link(entry.link_name().ok()??.into_owned()));
+        }
+        let mut text = Vec::new();
+        entry.take(FILE_MAX).read_to_end(&mut text).ok()?;
+        Some(Self::File(String::from_utf8_lossy(&text).into_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! The runner in containers. It comes in by a volume that all containers of one version share. The
 //! volume is filled through the engine's archive API, since the engine may be on another machine,
 //! and may not let containers read this one's files (SELinux, Docker Desktop).
+//!
+//! Several processes, of several users or machines, may fill a volume at the same time. Each writes a
+//! file of its own, and then makes the program's name a link to it. So no container ever starts a part
+//! of the program.
 
-use std::{
-    collections::HashMap,
-    fs::{self, File},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bollard::{
     Docker, body_full,
@@ -16,41 +14,44 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions},
     query_parameters::{
         ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder,
-        ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-        UploadToContainerOptionsBuilder,
+        ListContainersOptionsBuilder, ListVolumesOptions, RemoveContainerOptionsBuilder,
+        RemoveVolumeOptions, UploadToContainerOptionsBuilder,
     },
 };
-use domain::request::ImageRef;
+use chrono::Utc;
+use domain::{ports::Entropy as _, request::ImageRef};
 use runner::{PROGRAM, order::place};
 use tokio::sync::Mutex;
 
-use super::error::{is_conflict, is_missing, plain};
-use crate::{failpoint, runner_program::ContainerProgram};
+use super::{
+    error::{is_conflict, is_missing, plain},
+    persistently,
+};
+use crate::{failpoint, runner_program::ContainerProgram, system::System};
 
-/// The label on the volumes. Its value is the program's digest.
-const VOLUME_LABEL: &str = "mycli.runner";
+/// The label on the containers that fill a volume. Its value is the program's digest.
+const FILLER_LABEL: &str = "mycli.runner";
 /// The permissions of the program.
 const MODE: u32 = 0o755;
-/// How long to look for the volumes of other versions.
+/// How long to look for what other versions left.
 const TIDY: Duration = Duration::from_secs(10);
+/// The age in seconds from which on a container that fills a volume belongs to nobody any more.
+const FILLER_AGE: i64 = 3600;
 
 /// The volume with this mycli's program.
 #[derive(Clone)]
 pub(super) struct ProgramVolume {
     docker: Docker,
     program: Arc<ContainerProgram>,
-    /// A folder that all processes of this user share, for a lock.
-    shared: PathBuf,
     /// Whether the volume was seen to have the program.
     is_filled: Arc<Mutex<bool>>,
 }
 
 impl ProgramVolume {
-    pub(super) fn new(docker: Docker, program: ContainerProgram, shared: PathBuf) -> Self {
+    pub(super) fn new(docker: Docker, program: ContainerProgram) -> Self {
         Self {
             docker,
             program: Arc::new(program),
-            shared,
             is_filled: Arc::default(),
         }
     }
@@ -77,15 +78,10 @@ impl ProgramVolume {
             read_only: Some(is_read_only),
             volume_options: Some(MountVolumeOptions {
                 no_copy: Some(true),
-                labels: Some(self.labels()),
                 ..MountVolumeOptions::default()
             }),
             ..Mount::default()
         }
-    }
-
-    fn labels(&self) -> HashMap<String, String> {
-        HashMap::from([(VOLUME_LABEL.to_owned(), self.program.digest.clone())])
     }
 
     /// Sees to it that the program is there for a container that was made and not started.
@@ -96,53 +92,47 @@ impl ProgramVolume {
     pub(super) async fn ensure(&self, container: &str, image: &ImageRef) -> Result<(), String> {
         let mut is_filled = self.is_filled.lock().await;
         if !*is_filled && !self.is_there(container).await? {
-            self.fill(container, image).await?;
+            self.fill(image).await?;
         }
         *is_filled = true;
         Ok(())
     }
 
-    /// Whether the program has gone since it was seen (somebody has removed the volume). The next
-    /// [`Self::ensure`] then fills the volume.
-    pub(super) async fn has_gone(&self, container: &str) -> bool {
-        let mut is_filled = self.is_filled.lock().await;
-        let is_there = self.is_there(container).await.unwrap_or(true);
-        *is_filled = is_there;
-        !is_there
+    /// Forgets that the program was seen: a container could not start it. Somebody may have removed
+    /// the volume.
+    pub(super) async fn forget(&self) {
+        *self.is_filled.lock().await = false;
     }
 
     async fn is_there(&self, container: &str) -> Result<bool, String> {
         let options = ContainerArchiveInfoOptionsBuilder::new()
             .path(&Self::path())
             .build();
-        failpoint!("container.program.look.before");
-        let found = self
-            .docker
-            .get_container_archive_info(container, Some(options))
-            .await;
-        failpoint!("container.program.look.after");
-        match found {
-            Ok(found) => Ok(u64::try_from(found.size) == Ok(self.program.bytes.len() as u64)),
+        let found = persistently(|| async {
+            failpoint!("container.program.look.before");
+            let found = self
+                .docker
+                .get_container_archive_info(container, Some(options.clone()))
+                .await;
+            failpoint!("container.program.look.after");
+            found
+        });
+        match found.await {
+            // The link is made once the program is whole.
+            Ok(found) => Ok(!found.link_target.is_empty()),
             Err(fault) if is_missing(&fault) => Ok(false),
             Err(fault) => Err(plain(&fault)),
         }
     }
 
     /// Fills the volume, by a container that is never started: the one that runs the program may
-    /// only read it. One process at a time does this, so that no other one starts half a program.
-    async fn fill(&self, container: &str, image: &ImageRef) -> Result<(), String> {
-        let lock = self.lock().await?;
-        if self.is_there(container).await? {
-            return Ok(());
-        }
-        let filler = format!("{}-filler", self.name());
-        // One of a mycli that died may be there.
-        self.remove(&filler).await?;
+    /// only read it.
+    async fn fill(&self, image: &ImageRef) -> Result<(), String> {
+        let filler = format!("{PROGRAM}-filler-{:016x}", System.bits());
         let filled = self.fill_by(&filler, image).await;
         let removed = self.remove(&filler).await;
-        drop(lock);
         filled.map_err(|fault| plain(&fault))?;
-        removed
+        removed.map_err(|fault| plain(&fault))
     }
 
     async fn fill_by(&self, filler: &str, image: &ImageRef) -> Result<(), Fault> {
@@ -150,86 +140,125 @@ impl ProgramVolume {
             image: Some(image.to_string()),
             // An image may have no command of its own, and engines then make no container of it.
             entrypoint: Some(vec![Self::path()]),
-            labels: Some(self.labels()),
+            labels: Some(HashMap::from([(
+                FILLER_LABEL.to_owned(),
+                self.program.digest.clone(),
+            )])),
             host_config: Some(HostConfig {
                 mounts: Some(vec![self.mount_as(false)]),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
         };
-        let options = CreateContainerOptionsBuilder::new().name(filler).build();
-        failpoint!("container.program.create.before");
-        self.docker.create_container(Some(options), body).await?;
-        failpoint!("container.program.create.after");
-        let options = UploadToContainerOptionsBuilder::new()
-            .path(place::PROGRAMS)
+        persistently(|| async {
+            let options = CreateContainerOptionsBuilder::new().name(filler).build();
+            failpoint!("container.program.create.before");
+            let made = self
+                .docker
+                .create_container(Some(options), body.clone())
+                .await;
+            failpoint!("container.program.create.after");
+            match made {
+                // The answer to an earlier call was lost.
+                Err(fault) if is_conflict(&fault) => Ok(()),
+                made => made.map(drop),
+            }
+        })
+        .await?;
+        let archive = bytes::Bytes::from(archive(&self.program.bytes, filler)?);
+        persistently(|| async {
+            let options = UploadToContainerOptionsBuilder::new()
+                .path(place::PROGRAMS)
+                .build();
+            failpoint!("container.program.fill.before");
+            let filled = self
+                .docker
+                .upload_to_container(filler, Some(options), body_full(archive.clone()))
+                .await;
+            failpoint!("container.program.fill.after");
+            filled
+        })
+        .await
+    }
+
+    /// Removes a container that fills a volume, with the volumes that its image declares.
+    async fn remove(&self, container: &str) -> Result<(), Fault> {
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
             .build();
-        let archive = archive(&self.program.bytes)?;
-        failpoint!("container.program.fill.before");
-        self.docker
-            .upload_to_container(filler, Some(options), body_full(archive.into()))
-            .await?;
-        failpoint!("container.program.fill.after");
-        Ok(())
-    }
-
-    async fn lock(&self) -> Result<File, String> {
-        let path = self.shared.join("volume.lock");
-        let locked = tokio::task::spawn_blocking(move || {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            let file = File::create(&path)?;
-            file.lock()?;
-            Ok(file)
+        let removed = persistently(|| {
+            self.docker
+                .remove_container(container, Some(options.clone()))
         });
-        let locked = locked.await.map_err(std::io::Error::other);
-        locked
-            .and_then(|locked| locked)
-            .map_err(|error| format!("{} cannot be locked: {error}", self.shared.display()))
-    }
-
-    async fn remove(&self, container: &str) -> Result<(), String> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).build();
-        match self.docker.remove_container(container, Some(options)).await {
-            Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => Err(plain(&fault)),
+        match removed.await {
+            Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => Err(fault),
             _ => Ok(()),
         }
     }
 
-    /// Removes the volumes of other versions that no container uses.
+    /// Removes what nobody needs any more: the volumes of other versions that no container uses, and
+    /// containers that were to fill one when their mycli died.
     pub(super) async fn remove_others(&self) {
-        let work = async {
-            let filters = HashMap::from([("label", vec![VOLUME_LABEL.to_owned()])]);
-            let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
-            let found = self.docker.list_volumes(Some(options)).await?;
-            let (volumes, own) = (found.volumes.unwrap_or_default(), self.name());
-            for volume in volumes.iter().filter(|volume| volume.name != own) {
-                let removed = self
-                    .docker
-                    .remove_volume(&volume.name, None::<RemoveVolumeOptions>)
-                    .await;
-                match removed {
-                    Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => return Err(fault),
-                    _ => {}
-                }
-            }
-            Ok::<_, Fault>(())
-        };
-        match tokio::time::timeout(TIDY, work).await {
+        match tokio::time::timeout(TIDY, self.try_remove_others()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => {
-                tracing::warn!(error = plain(&fault), "a volume of another version stays");
+                tracing::warn!(error = plain(&fault), "a runner of another version stays");
             }
             Err(_) => tracing::warn!("the container engine does not answer"),
         }
     }
+
+    async fn try_remove_others(&self) -> Result<(), Fault> {
+        let filters = HashMap::from([("label", vec![FILLER_LABEL.to_owned()])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let old = Utc::now().timestamp() - FILLER_AGE;
+        for filler in self.docker.list_containers(Some(options)).await? {
+            if filler.created.is_some_and(|created| created < old) {
+                self.remove(&filler.id.unwrap_or_default()).await?;
+            }
+        }
+        let found = self.docker.list_volumes(None::<ListVolumesOptions>).await?;
+        let own = self.name();
+        let of_others = |name: &str| {
+            let digest = name
+                .strip_prefix(PROGRAM)
+                .and_then(|rest| rest.strip_prefix('-'));
+            name != own
+                && digest.is_some_and(|digest| digest.len() == own.len() - PROGRAM.len() - 1)
+        };
+        for volume in found.volumes.unwrap_or_default() {
+            if !of_others(&volume.name) {
+                continue;
+            }
+            let removed = self
+                .docker
+                .remove_volume(&volume.name, None::<RemoveVolumeOptions>)
+                .await;
+            match removed {
+                // One that is in use stays.
+                Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => return Err(fault),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The program as an archive.
-fn archive(program: &[u8]) -> std::io::Result<Vec<u8>> {
+/// The program as an archive: under a name that nobody else uses, and then the link to it.
+fn archive(program: &[u8], name: &str) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 4096));
     let mut header = tar::Header::new_gnu();
     header.set_mode(MODE);
     header.set_size(program.len() as u64);
-    let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 4096));
-    archive.append_data(&mut header, PROGRAM, program)?;
+    archive.append_data(&mut header, name, program)?;
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_mode(0o777);
+    link.set_size(0);
+    archive.append_link(&mut link, PROGRAM, name)?;
     archive.into_inner()
 }

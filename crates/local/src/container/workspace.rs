@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, BufWriter, Write},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,7 @@ use futures_util::{Stream, stream};
 use runner::order::place;
 use tokio::sync::mpsc;
 
-use super::{PULL_TIMEOUT, owner::Owner};
+use super::{PULL_TIMEOUT, owner::Owner, persistently};
 use crate::failpoint;
 
 /// How many bytes are sent at once.
@@ -50,13 +51,16 @@ pub(super) async fn fill(
         .path(place::WORKSPACE)
         .build();
     let docker = docker.clone().with_timeout(PULL_TIMEOUT);
-    failpoint!("container.workspace.before");
-    let packed = body_try_stream(packed(folder.to_owned(), owner));
-    let filled = docker
-        .upload_to_container(container, Some(options), packed)
-        .await;
-    failpoint!("container.workspace.after");
-    filled
+    persistently(|| async {
+        failpoint!("container.workspace.before");
+        let packed = body_try_stream(packed(folder.to_owned(), owner));
+        let filled = docker
+            .upload_to_container(container, Some(options.clone()), packed)
+            .await;
+        failpoint!("container.workspace.after");
+        filled
+    })
+    .await
 }
 
 /// The content of a folder as an archive.
@@ -95,6 +99,9 @@ fn append(
         header.set_metadata(&metadata);
         header.set_uid(owner.user);
         header.set_gid(owner.group);
+        // Not as the umask of this machine's user has it: a command may become another user.
+        let is_for_all = metadata.is_dir() || metadata.permissions().mode() & 0o111 != 0;
+        header.set_mode(if is_for_all { 0o755 } else { 0o644 });
         if metadata.is_dir() {
             archive.append_data(&mut header, &name, io::empty())?;
             append(archive, &path, &name, owner)?;

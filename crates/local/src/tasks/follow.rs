@@ -3,7 +3,9 @@
 
 use std::{
     convert::Infallible,
-    path::PathBuf,
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -11,12 +13,16 @@ use std::{
 use domain::{
     Timestamp,
     ecs::{StopCode, TaskStatus},
+    marker::Marker,
     ports::{self, Clock, LogLine, PortError},
     request::ImageRef,
     stored::Unknown,
     task::{SecretMapping, TaskDefinition},
 };
-use runner::{log::LogWriter, order::TaskVariables};
+use runner::{
+    log::{LogWriter, decode},
+    order::TaskVariables,
+};
 use rustix::process::Signal;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -39,6 +45,22 @@ use crate::{
 /// How long to wait before a failed read or write is tried again. The usual cause is a full disk,
 /// and nobody frees one faster than in 1 s.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a log tells that a command began, or why it could not. Such a line is among the first.
+fn has_begun(log: &Path, nonce: &str) -> io::Result<bool> {
+    let mut lines = BufReader::new(File::open(log)?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let text = decode(&line).map(|(_, _, text)| String::from_utf8_lossy(text).into_owned());
+        let marker = text.and_then(|text| domain::marker::split(nonce, &text).1);
+        match marker {
+            Some(Marker::SetUp | Marker::Commit(_) | Marker::Ended) | None => {}
+            Some(_) => return Ok(true),
+        }
+        line.clear();
+    }
+    Ok(false)
+}
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
     tracing::warn!(task_id = job.id(), %error, "what becomes of a task cannot be written down; trying again");
@@ -141,10 +163,13 @@ impl TasksInner {
         let ended = match (job.image.clone(), runtime) {
             (None, runtime) => self.follow_process(&mut job, runtime, stop).await?,
             (Some(_), Some(Runtime::Container(id))) => {
-                Ok(self.follow_container(&job, &id, stop).await?)
+                self.follow_container(&job, &id, stop).await?
             }
-            (Some(image), _) => match self.start_container(&mut job, image, stop.clone()).await? {
-                Ok(id) => Ok(self.follow_container(&job, &id, stop).await?),
+            (Some(image), _) => match self
+                .start_container(&mut job, image, origin, stop.clone())
+                .await?
+            {
+                Ok(id) => self.follow_container(&job, &id, stop).await?,
                 Err(failure) => Err(failure),
             },
         };
@@ -263,14 +288,19 @@ impl TasksInner {
         &self,
         job: &mut Job,
         image: ImageRef,
+        origin: TaskOrigin,
         stop: watch::Receiver<()>,
     ) -> Result<Result<String, StartFailure>, FollowError> {
-        let started = match (self.engine().await, self.launch(job, image)) {
+        let may_have_started = origin == TaskOrigin::FoundAgain;
+        let started = match (self.engine().await, self.launch(job, image, origin)) {
             (Ok(engine), Ok(launch)) => {
                 let (workspace, stop) = (self.workspace(job), self.stop_asked(job.arn(), stop));
                 engine.start_unless(&launch, workspace, stop).await
             }
-            (Err(reason), _) => Err(StartFailure::never(reason)),
+            (Err(reason), _) => Err(StartFailure {
+                reason,
+                may_have_started,
+            }),
             (_, Err(failure)) => Err(failure),
         };
         // The container has a copy of what was fetched for it.
@@ -293,7 +323,7 @@ impl TasksInner {
         job: &Job,
         id: &str,
         stop: watch::Receiver<()>,
-    ) -> Result<TaskEnd, FollowError> {
+    ) -> Result<Result<TaskEnd, StartFailure>, FollowError> {
         let engine = self.engine().await.map_err(FollowError::Engine)?;
         let follow = async {
             loop {
@@ -305,10 +335,22 @@ impl TasksInner {
                 }
             }
         };
-        tokio::select! {
-            ended = follow => ended,
+        let ended = tokio::select! {
+            ended = follow => ended?,
             never = self.stop_container(job, engine, id, stop) => match never {},
-        }
+        };
+        // Without a word of the runner, the exit status is the engine's and not the command's.
+        Ok(match has_begun(&self.logs.path(job.id()), &job.nonce)? {
+            true => Ok(ended),
+            false => Err(StartFailure::never(format!(
+                "CannotStartContainerError: its runner ended before it began{}",
+                match (&ended.reason, ended.exit_code) {
+                    (Some(reason), _) => format!(": {reason}"),
+                    (None, Some(code)) => format!(", with exit status {code}"),
+                    (None, None) => String::new(),
+                }
+            ))),
+        })
     }
 
     /// Follows a container from the point that this machine's log has reached.
@@ -538,7 +580,12 @@ impl TasksInner {
         self.changed.send_replace(());
     }
 
-    fn launch(&self, job: &Job, image: ImageRef) -> Result<Launch, StartFailure> {
+    fn launch(
+        &self,
+        job: &Job,
+        image: ImageRef,
+        origin: TaskOrigin,
+    ) -> Result<Launch, StartFailure> {
         let is_for_container = |name: &str| !TaskVariables::is_for_fetch(name);
         let mut environment = environment(&job.input);
         environment.retain(|(name, _)| is_for_container(name));
@@ -553,6 +600,7 @@ impl TasksInner {
             cpu: job.input.overrides.cpu.parse().unwrap_or_default(),
             memory: job.input.overrides.memory.parse().unwrap_or_default(),
             arch: job.definition.arch,
+            may_have_started: origin == TaskOrigin::FoundAgain,
         })
     }
 
@@ -596,8 +644,7 @@ impl TasksInner {
     }
 
     pub(super) async fn engine(&self) -> Result<&ContainerRunner, String> {
-        let (home, programs) = (&self.setup.home, &self.setup.programs_dir);
-        let connect = || ContainerRunner::connect(from_environment, home, programs);
+        let connect = || ContainerRunner::connect(from_environment, &self.setup.home);
         self.engine
             .get_or_try_init(connect)
             .await

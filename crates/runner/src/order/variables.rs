@@ -83,7 +83,7 @@ impl TaskVariables {
         let is_words = text(variable::WORDS).is_some();
         let command = text(variable::COMMAND).unwrap_or_default();
         let words = is_words
-            .then(|| CommandLine::from_quoted(&command))
+            .then(|| CommandLine::from_shell(&command))
             .flatten();
         let taken = Self {
             nonce,
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn all_that_is_ours_is_kept_from_the_command() {
         let variables = taken(&[
-            (variable::COMMAND, "true"),
+            (variable::COMMAND, "exec true"),
             (variable::NONCE, "0123"),
             (variable::TIMEOUT, "7"),
             (variable::REPO, "https://git.example/x"),
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn words_are_read_back_from_quoted_text() {
-        let variables = taken(&[(variable::COMMAND, "a 'b c'"), (variable::WORDS, "1")]);
+        let variables = taken(&[(variable::COMMAND, "exec a 'b c'"), (variable::WORDS, "1")]);
         let words = vec!["a".to_owned(), "b c".into()];
         assert_eq!(variables.command, CommandLine::Words(words));
         assert_eq!(variables.grace_seconds, GRACE_SECONDS);

@@ -79,6 +79,8 @@ impl Tree {
         if self.own == 1 {
             // The kernel does it in one step for everyone but process 1.
             let _nobody = kill_process_group(Pid::INIT, signal);
+            // A stopped process gets a signal only once it goes on.
+            let _nobody = kill_process_group(Pid::INIT, Signal::CONT);
             return;
         }
         for pid in self.descendants() {
