@@ -348,11 +348,11 @@ fn a_runner_that_is_none_is_refused_and_one_that_ends_is_no_command() {
     sandbox
         .local(&flags)
         .exits(125)
-        .says("its runner ended before it began");
+        .says("its runner ended without a word");
     let record = sandbox.local(&["status", "-o", "json"]).json();
     assert_eq!(
         (&record["status"], &record["exit_code"]),
-        (&json!("FAILED"), &Value::Null),
+        (&json!("LOST"), &Value::Null),
         "{record:#}"
     );
 }

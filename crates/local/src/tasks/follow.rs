@@ -339,11 +339,12 @@ impl TasksInner {
             ended = follow => ended?,
             never = self.stop_container(job, engine, id, stop) => match never {},
         };
-        // Without a word of the runner, the exit status is the engine's and not the command's.
+        // Without a word of the runner, the exit status is the engine's and not the command's. The
+        // runner's words may have been lost with the engine, so the command may have begun.
         Ok(match has_begun(&self.logs.path(job.id()), &job.nonce)? {
             true => Ok(ended),
-            false => Err(StartFailure::never(format!(
-                "CannotStartContainerError: its runner ended before it began{}",
+            false => Err(StartFailure::unknown(format!(
+                "its runner ended without a word{}",
                 match (&ended.reason, ended.exit_code) {
                     (Some(reason), _) => format!(": {reason}"),
                     (None, Some(code)) => format!(", with exit status {code}"),
