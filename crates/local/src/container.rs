@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Fault;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerState,
-    ContainerStateStatusEnum as Status, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
+    ContainerStateStatusEnum as Status, ContainerSummary, HealthConfig, HostConfig,
+    HostConfigLogConfig, Mount,
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
@@ -168,19 +169,7 @@ impl ContainerRunner {
     /// # Errors
     /// When the engine does not answer.
     pub async fn find(&self, task_arn: &str) -> Result<Option<String>, EngineError> {
-        let label = format!("{TASK_LABEL}={task_arn}");
-        let filters = HashMap::from([("label", vec![label])]);
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let found = settled(|| async {
-            failpoint!("container.list.before");
-            let found = self.docker.list_containers(Some(options.clone())).await;
-            failpoint!("container.list.after");
-            found
-        });
-        let found = found.await.map_err(failed("list containers"))?;
+        let found = self.list(format!("{TASK_LABEL}={task_arn}")).await?;
         Ok(found.into_iter().find_map(|found| found.id))
     }
 
@@ -221,6 +210,34 @@ impl ContainerRunner {
             }
             patience.pause().await;
         }
+    }
+
+    /// The ids of all containers of tasks, each with its task's ARN.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn containers(&self) -> Result<Vec<(String, String)>, EngineError> {
+        let found = self.list(TASK_LABEL.to_owned()).await?;
+        let known = found.into_iter().filter_map(|found| {
+            let arn = found.labels?.remove(TASK_LABEL)?;
+            Some((found.id?, arn))
+        });
+        Ok(known.collect())
+    }
+
+    async fn list(&self, label: String) -> Result<Vec<ContainerSummary>, EngineError> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = settled(|| async {
+            failpoint!("container.list.before");
+            let found = self.docker.list_containers(Some(options.clone())).await;
+            failpoint!("container.list.after");
+            found
+        });
+        found.await.map_err(failed("list containers"))
     }
 
     /// Removes the runners of other versions from the engine.

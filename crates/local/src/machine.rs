@@ -406,10 +406,12 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
         .now()
         .checked_sub_signed(older_than)
         .unwrap_or(domain::Timestamp::MIN_UTC);
-    let pruned = machine.parts.database.prune(before).await?;
     let tasks = &machine.parts.worker.tasks;
+    // Before the records go that tell whose containers these are.
+    tasks.tidy_engine().await?;
+    let pruned = machine.parts.database.prune(before).await?;
     tasks.prune_logs().await?;
-    tasks.remove_old_programs().await;
+    tasks.remove_old_programs();
     let remains = tasks.tidy().await?;
     // `remains` above already holds all of this text.
     let _told = tasks.remains().tell();

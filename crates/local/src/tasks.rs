@@ -200,12 +200,31 @@ impl LocalTasks {
         self.0.setup.remains.clone()
     }
 
-    /// Removes the programs for tasks that other versions of mycli have put down, on this machine and
-    /// in its container engine.
-    pub async fn remove_old_programs(&self) {
-        if let Ok(engine) = self.0.engine().await {
-            engine.remove_old_programs().await;
+    /// Removes what the container engine has and nobody needs: the runners of other versions, and
+    /// containers of stopped tasks that could not be removed when the tasks ended.
+    ///
+    /// # Errors
+    /// When the store does not answer. An engine that does not answer is no error.
+    pub async fn tidy_engine(&self) -> Result<(), PortError> {
+        let Ok(engine) = self.0.engine().await else {
+            return Ok(());
+        };
+        engine.remove_old_programs().await;
+        let containers = engine.containers().await.unwrap_or_default();
+        // A task is recorded before it gets a container. What is not recorded is of another home.
+        let arns = containers.iter().map(|(_, arn)| arn.clone()).collect();
+        let own = self.0.database.recorded_tasks(arns).await?;
+        let open = self.0.database.every_open_task().await?;
+        for (id, arn) in containers {
+            if own.contains(&arn) && !open.contains(&arn) {
+                engine.remove(&id).await;
+            }
         }
+        Ok(())
+    }
+
+    /// Removes the programs for tasks that other versions of mycli have put down.
+    pub fn remove_old_programs(&self) {
         if let Err(error) = runner_program::remove_others(&self.0.setup.programs_dir) {
             tracing::warn!(%error, "a program of another version cannot be removed");
         }

@@ -409,3 +409,33 @@ fn a_new_runner_comes_to_an_engine_once_or_more_often_and_always_whole() {
         .exits(0);
     assert!(!volumes().contains(&own));
 }
+
+/// A container that could not be removed when its task ended is removed by `prune`. One of another
+/// home stays.
+#[test]
+fn prune_removes_containers_of_stopped_tasks_of_this_home_alone() {
+    let engine = Engine::shared();
+    let sandbox = || Sandbox::new().with("DOCKER_HOST", engine.docker_host());
+    let leave_one = |sandbox: &Sandbox| {
+        let (_, record) = sandbox.exec(&["--image", BUSYBOX, "true"]);
+        let arn = record["attempts"][0]["task_arn"].as_str().expect("a task");
+        let label = format!("{TASK_LABEL}={arn}");
+        let _ = engine.podman(&[
+            "create",
+            "--network=none",
+            "--label",
+            &label,
+            BUSYBOX,
+            "true",
+        ]);
+        label
+    };
+    let (ours, others) = (sandbox(), sandbox());
+    let (left, of_another) = (leave_one(&ours), leave_one(&others));
+    let prune = ["local", "prune", "--older-than", "1d"];
+    ours.run(&prune).exits(0);
+    assert_eq!(engine.containers(&left), [""; 0]);
+    assert_eq!(engine.containers(&of_another).len(), 1);
+    others.run(&prune).exits(0);
+    assert_eq!(engine.containers(&of_another), [""; 0]);
+}
