@@ -460,3 +460,45 @@ fn a_fetch_has_its_own_time_and_can_be_stopped() {
     assert_eq!(ran.code, Some(125));
     assert!(!into.exists());
 }
+
+/// What another user has fetched is copied, since git refuses to work in a repository of another
+/// user.
+#[test]
+fn a_repository_that_another_user_fetched_becomes_ones_own() {
+    assert!(rustix::process::geteuid().is_root(), "setpriv takes root");
+    let origin = Origin::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let workspace = folder.path().join("workspace");
+    let handed_over = workspace.join(".mycli");
+    let fetched = handed_over.join("fetched");
+    fs::create_dir_all(&fetched).expect("made");
+    let order = json!({"repo": origin.path(), "depth": 1, "into": fetched});
+    let (outcome, _) = super::step(&mut Command::new(program()), "fetch", &order);
+    let told = json!({"outcome": outcome, "notes": ["mycli: a note of the fetch"]});
+    fs::write(handed_over.join("outcome.json"), told.to_string()).expect("written");
+    for (path, mode) in [(folder.path(), 0o755), (&workspace, 0o1777)] {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(path, permissions).expect("set");
+    }
+    let copy = folder.path().join("mycli-runner");
+    fs::copy(program(), &copy).expect("copied");
+    let log = workspace.join("log");
+    let mut keeper = Command::new("setpriv");
+    keeper
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(copy);
+    let further = json!({"source": {"handed_over": handed_over}, "log": log});
+    let command = json!("id -u; git status --short; cat f; pwd");
+    let mut kept = keep_by(keeper, &command, further);
+    kept.keeper.wait().expect("ours");
+    let text = fs::read_to_string(&log).expect("a log");
+    let clone = workspace.join("repo").display().to_string();
+    for line in ["mycli: a note of the fetch", "65534", "main", &clone] {
+        assert!(
+            text.lines()
+                .any(|said| said.ends_with(&format!(" F {line}"))),
+            "{line}: {text}"
+        );
+    }
+    assert!(!text.contains("dubious"), "{text}");
+}

@@ -116,3 +116,34 @@ fn a_child_does_not_outlive_its_parent() {
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut connection, &mut rest).expect("it ends");
 }
+
+/// The first container of a task puts the program where the others find it.
+#[test]
+fn it_installs_itself_and_makes_room_for_every_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (programs, workspace) = (folder.path().join("mycli"), folder.path().join("workspace"));
+    for _ in 0..2 {
+        let status = Command::new(program())
+            .arg("init")
+            .args([&programs, &workspace])
+            .status();
+        assert!(status.expect("it runs").success());
+    }
+    let mode =
+        |path: &std::path::Path| fs::metadata(path).expect("there").permissions().mode() & 0o7777;
+    assert_eq!(mode(&workspace), 0o1777);
+    let installed = programs.join("mycli-runner");
+    assert_eq!(mode(&installed), 0o755);
+    assert_eq!(
+        fs::read(&installed).expect("read"),
+        fs::read(program()).expect("read")
+    );
+    assert_eq!(fs::read_dir(&programs).expect("read").count(), 1);
+    let refused = Command::new(program())
+        .args(["init", "/proc/none"])
+        .output()
+        .expect("it runs");
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("mycli: "));
+}
