@@ -1,6 +1,11 @@
 //! A repository on a server: which refs it has, and the objects that are asked of it.
 
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::atomic::AtomicBool,
+};
 
 use gix::{
     bstr::BString,
@@ -34,6 +39,9 @@ pub(super) enum RemoteRepository {
     /// Real git speaks with it.
     Git(Box<GitRemote>),
 }
+
+/// The permissions of a pack, as git has them (pack-write.c).
+const PACK_MODE: u32 = 0o444;
 
 /// A repository that our library speaks with.
 pub(super) struct LibraryRemote {
@@ -183,7 +191,12 @@ impl LibraryRemote {
                 .map(|written| {
                     // It keeps the pack until refs name its objects. Nobody else is here.
                     if let Some(keep) = written.keep_path {
-                        let _kept = std::fs::remove_file(keep);
+                        let _kept = fs::remove_file(keep);
+                    }
+                    for file in written.data_path.into_iter().chain(written.index_path) {
+                        // The library makes them readable for their owner alone. In a task another
+                        // user reads them.
+                        let _stays = fs::set_permissions(file, Permissions::from_mode(PACK_MODE));
                     }
                     true
                 })
