@@ -316,7 +316,7 @@ impl Keeper {
         let (code, why) = match error.kind() {
             io::ErrorKind::NotFound if is_text => (
                 EXIT_NOT_FOUND,
-                "not found: without a shell, give the program and its arguments as words after --"
+                "not found: where there is no shell, give the program and its arguments as words after --"
                     .to_owned(),
             ),
             io::ErrorKind::NotFound => (EXIT_NOT_FOUND, "not found".to_owned()),

@@ -396,18 +396,19 @@ fn a_new_runner_comes_to_an_engine_once_or_more_often_and_always_whole() {
             });
         }
     });
-    let fillers = engine.containers("mycli.runner");
-    assert_eq!(fillers, [""; 0]);
-    let volumes = || engine.podman(&["volume", "ls", "--quiet"]);
     let digest = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(&program)[..8]);
-    let own = format!("mycli-runner-{digest}");
-    assert!(volumes().contains(&own));
+    let fillers = engine.containers(&format!("mycli.runner={digest}"));
+    assert_eq!(fillers, [""; 0]);
     // For another version, this one is old.
     let _ = Sandbox::new()
         .with("DOCKER_HOST", engine.docker_host())
         .run(&["local", "prune", "--older-than", "1d"])
         .exits(0);
-    assert!(!volumes().contains(&own));
+    let volumes = engine.podman(&["volume", "ls", "--quiet"]);
+    assert!(
+        !volumes.contains(&format!("mycli-runner-{digest}")),
+        "{volumes}"
+    );
 }
 
 /// A container that could not be removed when its task ended is removed by `prune`. One of another
