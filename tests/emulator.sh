@@ -16,6 +16,8 @@ MINISTACK=1.5.33
 IDLE_SECONDS=900
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/.." && pwd -P)
+# shellcheck source=tests/servers.sh
+. "$here/servers.sh"
 installed=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}/tools/ministack-$MINISTACK
 state=$root/target/tests/emulator
 
@@ -34,20 +36,6 @@ serve() {
     python3 -m hypercorn emulated:app --bind "127.0.0.1:$1" --workers 0 --keep-alive 75 --log-level INFO \
     --access-logfile "$2/requests.log" \
     --access-logformat '%(m)s %(U)s %(s)s %({x-amz-target}i)s %({user-agent}i)s'
-}
-
-gone() {
-  ! kill -0 "$1" 2>/dev/null
-}
-
-# within SECONDS COMMAND…: waits until the command succeeds.
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    [ "$SECONDS" -lt "$deadline" ] || return 1
-    sleep 0.05
-  done
 }
 
 # A group of its own, so that functions and whatever else it started end with it.
@@ -73,12 +61,9 @@ run() {
   die "the server ended: $(tail -n 5 "$2/server.log")"
 }
 
-# The shared one's pid, if that process is it: a pid file may outlive its process and the number be used again.
+# The pid of the shared one.
 server_pid() {
-  local pid
-  pid=$(cat "$state/pid" 2>/dev/null) || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$state/requests.log" || return 1
-  echo "$pid"
+  own_pid "$state/pid" "$state/requests.log"
 }
 
 healthy() {

@@ -1,7 +1,8 @@
 //! Builds the program that runs inside tasks (`crates/runner`), so that mycli carries it.
 //!
-//! It is another program for another place: static, small, and without what mycli links. Cargo cannot
-//! build a dependency that way, so cargo is called once more, with a target folder of its own.
+//! It is another program for another place: static, small, and without what mycli links. Cargo
+//! cannot build a dependency that way, so cargo is called once more, with a target folder of its
+//! own.
 
 use std::{
     env,

@@ -20,6 +20,8 @@ IMAGES="busybox scratch no-shell user meddling"
 [ -z "$name" ] || IMAGES=busybox
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
+# shellcheck source=tests/servers.sh
+. "$here/../servers.sh"
 state=$root/target/tests/docker$name
 # As in engine.sh.
 run=/run/mycli-tests-docker$name-$(printf %s "$root" | cksum | cut -d' ' -f1)
@@ -35,30 +37,12 @@ api() {
   curl --silent --fail --unix-socket "$socket" "$@"
 }
 
-# A pid file may outlive its process and the number be used again.
 daemon_pid() {
-  local pid
-  pid=$(cat "$pid_file" 2>/dev/null) || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "unix://$socket" || return 1
-  echo "$pid"
+  own_pid "$pid_file" "unix://$socket"
 }
 
 answers() {
   [ -S "$socket" ] && daemon_pid >/dev/null && [ "$(api http://docker/_ping)" = OK ]
-}
-
-# within SECONDS COMMAND…: waits until the command succeeds.
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    [ "$SECONDS" -lt "$deadline" ] || return 1
-    sleep 0.05
-  done
-}
-
-gone() {
-  ! kill -0 "$1" 2>/dev/null
 }
 
 start_daemon() {

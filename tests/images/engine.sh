@@ -16,6 +16,8 @@ set -euo pipefail
 IDLE_SECONDS=900
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
+# shellcheck source=tests/servers.sh
+. "$here/../servers.sh"
 state=$root/target/tests/engine
 # Sockets have at most 108 bytes of path (unix(7)), and a clone may lie deep: hence a short name of its own in /run.
 run=/run/mycli-tests-$(printf %s "$root" | cksum | cut -d' ' -f1)
@@ -90,29 +92,12 @@ own_podman() {
     CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf" podman "$@"
 }
 
-# The service's pid, if that process is ours: a pid file may outlive its process and the number be used again.
 service_pid() {
-  local pid
-  pid=$(cat "$pid_file" 2>/dev/null) || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "unix://$socket" || return 1
-  echo "$pid"
+  own_pid "$pid_file" "unix://$socket"
 }
 
 answers() {
   [ -S "$socket" ] && service_pid >/dev/null
-}
-
-# Waits at most 20 s until the command given succeeds.
-within_20s() {
-  local deadline=$((SECONDS + 20))
-  until "$@"; do
-    [ "$SECONDS" -lt "$deadline" ] || return 1
-    sleep 0.05
-  done
-}
-
-gone() {
-  ! kill -0 "$1" 2>/dev/null
 }
 
 start_service() {
@@ -123,7 +108,7 @@ start_service() {
   CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf" \
     setsid podman system service --time="$IDLE_SECONDS" "unix://$socket" </dev/null >"$state/service.log" 2>&1 9>&- &
   echo $! >"$pid_file"
-  within_20s answers || die "podman did not serve within 20 s; it said: $(tail -n 5 "$state/service.log")"
+  within 20 answers || die "podman did not serve within 20 s; it said: $(tail -n 5 "$state/service.log")"
 }
 
 start() {
@@ -148,7 +133,7 @@ stop() {
   fi
   if pid=$(service_pid); then
     kill -TERM "$pid"
-    within_20s gone "$pid" || kill -KILL "$pid"
+    within 20 gone "$pid" || kill -KILL "$pid"
   fi
   rm -f "$socket" "$pid_file"
 }

@@ -53,7 +53,8 @@ pub fn docker() -> &'static str {
     HOST.get_or_init(|| run(Command::new(DOCKER_SCRIPT).arg("start")))
 }
 
-/// A Docker daemon of a test's own, which it may kill. It has [`BUSYBOX`] alone. It ends when dropped.
+/// A Docker daemon of a test's own, which it may kill. It has [`BUSYBOX`] alone. It ends when
+/// dropped.
 #[derive(Debug)]
 pub struct OwnDocker {
     name: &'static str,
@@ -276,6 +277,16 @@ impl Engine {
         run(Command::new(SCRIPT).arg("podman").args(args))
     }
 
+    /// Makes a container with this label, and returns its id. It is never started.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn create_with_label(&self, label: &str) -> String {
+        let settings = ["create", "--network=none", "--label", label];
+        self.podman(&[&settings[..], &[BUSYBOX, "true"]].concat())
+    }
+
     /// The ids of all containers with this `label` (`KEY` or `KEY=VALUE`), running or not.
     #[must_use]
     pub fn containers(&self, label: &str) -> Vec<String> {
@@ -454,14 +465,7 @@ mod tests {
         let engine = Engine::shared();
         let label = format!("mycli-test-engine={}", std::process::id());
         assert_eq!(engine.containers(&label), Vec::<String>::new());
-        let id = engine.podman(&[
-            "create",
-            "--network=none",
-            "--label",
-            &label,
-            BUSYBOX,
-            "true",
-        ]);
+        let id = engine.create_with_label(&label);
         let found = engine.containers(&label);
         let _ = engine.podman(&["rm", "--force", &id]);
         assert_eq!(found, [id]);

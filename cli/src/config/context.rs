@@ -270,8 +270,8 @@ fn address(said_by: &str, url: &str) -> Result<String, Failure> {
     )))
 }
 
-/// Neither a stack nor this machine was chosen. `example` is the command that was tried, or one like
-/// it.
+/// Neither a stack nor this machine was chosen. `example` is the command that was tried, or one
+/// like it.
 fn unconfigured(example: &str) -> Failure {
     Failure::Other(format!(
         "nothing is configured yet, and there are two ways to go:

@@ -128,8 +128,8 @@ impl RunFlags {
         self.apply_env(request, absent)
     }
 
-    /// Sets the repository, and how to clone it. What the file says of these belongs to the file's
-    /// repository, so giving another repository drops it.
+    /// Sets the repository, and how to clone it. The file's own values belong to the
+    /// file's repository, so giving another repository drops them.
     fn apply_source(&self, request: &mut SubmitRequest) {
         if self.no_repo || self.repo.is_some() {
             (request.repo, request.branch) = (None, None);

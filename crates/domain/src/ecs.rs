@@ -74,8 +74,8 @@ impl Task {
         self.containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    /// The fields of a snapshot that a record keeps: those that a decision or a phase's length depends
-    /// on. The attempt has the ARN.
+    /// The fields of a snapshot that a record keeps: those that a decision or a phase's length
+    /// depends on. The attempt has the ARN.
     #[must_use]
     pub fn essence(&self) -> Self {
         let main = |container: &Container| Container {

@@ -15,8 +15,8 @@ use crate::{
 pub struct GitAccess {
     /// The names of the secrets.
     pub secrets: Vec<String>,
-    /// The hosts of each credential, for a clone with submodules: one may be on another host than the
-    /// repository.
+    /// The hosts of each credential, for a clone with submodules: one may be on another host than
+    /// the repository.
     pub hosts: BTreeMap<String, Vec<GitHost>>,
     /// Why the clone goes without a credential that is set, as a sentence for the run's log.
     pub without: Option<String>,

@@ -41,8 +41,8 @@ pub const OPEN: &str = "open";
 pub mod variable {
     /// The command, as text for `sh -c`.
     pub const COMMAND: &str = "MYCLI_COMMAND";
-    /// `1` if the command is words that are quoted for a shell, and the runner is to run them without
-    /// one. The script runs the quoted text.
+    /// `1` if the command is words that are quoted for a shell, and the runner is to run them
+    /// without one. The script runs the quoted text.
     pub const WORDS: &str = "MYCLI_WORDS";
     /// The repository to clone; none if it is empty or unset.
     pub const REPO: &str = "MYCLI_REPO";
@@ -71,8 +71,8 @@ pub mod variable {
     pub const WORKDIR: &str = "MYCLI_WORKDIR";
     /// The password for an HTTP(S) clone.
     pub const GIT_TOKEN: &str = "MYCLI_GIT_TOKEN";
-    /// The hosts that the token is for, separated by spaces; the repository's if it is unset. Only the
-    /// runner reads it.
+    /// The hosts that the token is for, separated by spaces; the repository's if it is unset. Only
+    /// the runner reads it.
     pub const GIT_TOKEN_HOSTS: &str = "MYCLI_GIT_TOKEN_HOSTS";
     /// The hosts that the private key is for, in the same way.
     pub const SSH_KEY_HOSTS: &str = "MYCLI_SSH_KEY_HOSTS";

@@ -8,14 +8,15 @@ use crate::{
 };
 
 /// The lengths of the phases, in milliseconds. `None` is a phase that is not over, that did not
-/// happen, or of which too little is known. On AWS the times are those that ECS and the log give, so
-/// a phase may be some hundred milliseconds off.
+/// happen, or of which too little is known. On AWS the times are those that ECS and the log give,
+/// so a phase may be some hundred milliseconds off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Timings {
     /// From the submission, or from the end of the attempt before, to the launch.
     pub queued_ms: Option<u64>,
-    /// From the launch to the beginning of the image's pull: a place is found, the network is set up.
+    /// From the launch to the beginning of the image's pull: a place is found, the network is set
+    /// up.
     pub provisioning_ms: Option<u64>,
     /// The image's pull.
     pub pulling_ms: Option<u64>,
@@ -98,8 +99,8 @@ impl Execution {
         all
     }
 
-    /// The phases of all attempts together. A run that ended before it was launched was queued until
-    /// then.
+    /// The phases of all attempts together. A run that ended before it was launched was queued
+    /// until then.
     #[must_use]
     pub fn timings(&self) -> Timings {
         if self.attempts.is_empty() {

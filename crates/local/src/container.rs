@@ -142,12 +142,12 @@ impl ContainerRunner {
     /// Starts the task's container: pulls the image unless the engine has it, makes the container,
     /// brings in the runner and the workspace, and starts it. `workspace` gives the folder whose
     /// content becomes `/workspace`, if the task has one; it is waited for while the image is being
-    /// pulled. Gives up when `unwanted` resolves before the start: pulling, fetching and bringing in
-    /// what was fetched may take minutes. No container is left then.
+    /// pulled. Gives up when `unwanted` resolves before the start: pulling, fetching and bringing
+    /// in what was fetched may take minutes. No container is left then.
     ///
-    /// Idempotent for one attempt. If an earlier call has started the container, this takes it over,
-    /// and leaves it alone if it runs or has run. One that was made and never started may lack a part,
-    /// and is made again. After a failure no container is left.
+    /// Idempotent for one attempt. If an earlier call has started the container, this takes it
+    /// over, and leaves it alone if it runs or has run. One that was made and never started may
+    /// lack a part, and is made again. After a failure no container is left.
     ///
     /// # Errors
     /// Why the command never ran. No reason contains a secret.
@@ -246,7 +246,8 @@ impl ContainerRunner {
     }
 
     /// Removes the container, and ends it if it runs. Idempotent. An engine that does not answer is
-    /// asked again for a minute. A failure is only logged; [`Self::find`] finds the container again.
+    /// asked again for a minute. A failure is only logged; [`Self::find`] finds the container
+    /// again.
     pub async fn remove(&self, container_id: &str) {
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
@@ -318,9 +319,9 @@ impl EngineConnection {
     }
 }
 
-/// The lock under which this process looks at a container, makes it and starts it. The worker's lock keeps
-/// other processes out of the same tasks. Two containers may share a lock by chance; then one waits
-/// for the other's start.
+/// The lock under which this process looks at a container, makes it and starts it. The worker's
+/// lock keeps other processes out of the same tasks. Two containers may share a lock by chance;
+/// then one waits for the other's start.
 fn turn(name: &str) -> &'static Mutex<()> {
     static TURNS: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
     let mut hasher = DefaultHasher::new();
@@ -356,8 +357,8 @@ impl ContainerRunner {
         self.started_or_removed(launch).await
     }
 
-    /// The same. One that was made and never started may lack a part of what belongs into it, and is
-    /// removed. The caller holds the lock.
+    /// The same. One that was made and never started may lack a part of what belongs into it, and
+    /// is removed. The caller holds the lock.
     async fn started_or_removed(
         &self,
         launch: &Launch,
@@ -449,8 +450,8 @@ impl ContainerRunner {
         }
     }
 
-    /// Makes, fills and starts a container, unless another call has done it. Removes it again if its
-    /// command surely never ran.
+    /// Makes, fills and starts a container, unless another call has done it. Removes it again if
+    /// its command surely never ran.
     async fn make_and_begin(
         &self,
         launch: &Launch,
@@ -540,8 +541,8 @@ impl ContainerRunner {
         filled.map_err(|fault| not_filled(plain(&fault)))
     }
 
-    /// Starts a container that is filled. If the engine cannot find the program, it is brought in once
-    /// more.
+    /// Starts a container that is filled. If the engine cannot find the program, it is brought in
+    /// once more.
     async fn begin_with_program(&self, launch: &Launch) -> Result<(), NotBegun> {
         let name = container_name(launch);
         match self.begin(&name).await {
@@ -898,8 +899,8 @@ fn body(launch: &Launch, limits: Limits, mounts: Vec<Mount>) -> ContainerCreateB
             TASK_LABEL.to_owned(),
             launch.task_arn.clone(),
         )])),
-        // Whatever the image says: TERM is what the runner passes on, and a health check would be
-        // given the runner's variables and show them.
+        // These go before the image's own. The runner passes TERM on. A health check would be given
+        // the runner's variables, and would show them.
         stop_signal: Some("SIGTERM".to_owned()),
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".to_owned()]),

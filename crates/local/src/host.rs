@@ -51,7 +51,7 @@ const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// How often to try again to start a program whose file is busy. It is busy for some milliseconds.
 const BUSY_TRIES: u32 = 200;
 
-/// What the program is started for.
+/// The purpose that the program is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProgramRole {
     /// To keep a command. It outlives this process.
@@ -495,12 +495,12 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The reason for a keeper that ended before its command began, while no mycli ran. It got no order,
-/// because mycli died, or it was killed in its set-up.
+/// The reason for a keeper that ended before its command began, while no mycli ran. It got no
+/// order, because mycli died, or it was killed in its set-up.
 pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
-/// The reason for a keeper that ended by itself before its command began and before its set-up failed:
-/// its log cannot be opened, or this machine has no room for another process.
+/// The reason for a keeper that ended by itself before its command began and before its set-up
+/// failed: its log cannot be opened, or this machine has no room for another process.
 pub const COULD_NOT_BEGIN: &str = "its keeper could not begin";
 
 /// Kills a process and all other processes of its attempt.

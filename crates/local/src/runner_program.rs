@@ -10,6 +10,7 @@ use std::{
 };
 
 use domain::request::Arch;
+use goblin::elf::{Elf, header};
 use sha2::{Digest as _, Sha256};
 
 use crate::platform;
@@ -65,24 +66,13 @@ pub fn for_containers(
     }
 }
 
-/// Why a file cannot be the runner of an engine with this processor (the ELF specification, "ELF
-/// Header" and "Program Header").
+/// Why a file cannot be the runner of an engine with this processor.
 fn check(file: &[u8], engine: Option<Arch>) -> Result<(), String> {
-    const INTERPRETER: u64 = 3;
-    let number = |at: usize, length: usize| -> Option<u64> {
-        let bytes = file.get(at..at + length)?;
-        Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |all, byte| all << 8 | u64::from(*byte)),
-        )
-    };
-    let is_elf = file.starts_with(b"\x7fELF\x02\x01");
-    let machine = number(18, 2).filter(|_| is_elf);
+    let elf = Elf::parse(file).ok();
+    let machine = elf.as_ref().map(|elf| elf.header.e_machine);
     let arch = match machine {
-        Some(62) => Arch::X86_64,
-        Some(183) => Arch::Arm64,
+        Some(header::EM_X86_64) => Arch::X86_64,
+        Some(header::EM_AARCH64) => Arch::Arm64,
         _ => return Err("is no program for Linux on arm64 or x86_64".to_owned()),
     };
     if let Some(engine) = engine.filter(|engine| *engine != arch) {
@@ -90,15 +80,9 @@ fn check(file: &[u8], engine: Option<Arch>) -> Result<(), String> {
             "is for {arch}, and the container engine has {engine}"
         ));
     }
-    let header = |field: usize, length: usize| number(field, length).unwrap_or_default();
-    let (first, size, count) = (header(32, 8), header(54, 2), header(56, 2));
-    let needs_loader = (0..count).any(|index| {
-        let at = usize::try_from(first + index * size).unwrap_or(usize::MAX - 8);
-        number(at, 4) == Some(INTERPRETER)
-    });
-    match needs_loader {
-        true => Err("needs a loader that an image may not have: build it statically".to_owned()),
-        false => Ok(()),
+    match elf.and_then(|elf| elf.interpreter) {
+        Some(_) => Err("needs a loader that an image may not have: build it statically".to_owned()),
+        None => Ok(()),
     }
 }
 

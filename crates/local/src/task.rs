@@ -15,8 +15,8 @@ pub struct Launch {
     pub attempt: String,
     /// The image to run.
     pub image: ImageRef,
-    /// Variables, on top of the image's own. Some are for the runner, which is the container's entry
-    /// point ([`domain::script::variable`]).
+    /// Variables, on top of the image's own. Some are for the runner, which is the container's
+    /// entry point ([`domain::script::variable`]).
     pub environment: Vec<(String, String)>,
     /// Variables with values that are shown nowhere.
     pub secrets: Vec<(String, SecretString)>,

@@ -210,8 +210,14 @@ impl LocalTasks {
             return Ok(());
         };
         engine.remove_old_programs().await;
-        let containers = engine.containers().await.unwrap_or_default();
-        // A task is recorded before it gets a container. What is not recorded is of another home.
+        let containers = match engine.containers().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::warn!(%error, "containers of stopped tasks cannot be looked for");
+                return Ok(());
+            }
+        };
+        // A task is recorded before it gets a container. Others belong to other homes.
         let arns = containers.iter().map(|(_, arn)| arn.clone()).collect();
         let own = self.0.database.recorded_tasks(arns).await?;
         let open = self.0.database.every_open_task().await?;

@@ -1,4 +1,5 @@
-//! The form of a task's log on one machine: one file for each task, in the format of Kubernetes' CRI.
+//! The form of a task's log on one machine: one file for each task, in the format of Kubernetes'
+//! CRI.
 //!
 //! Each line is `<RFC 3339 time> <F|P> <text>`. `F` ends a line of output. `P` is a part of one: of
 //! a very long line, or of a last line that has no newline. From the file alone the writer can

@@ -1,9 +1,9 @@
 //! The keeper: it starts a command, and sees to it that nothing of it is left when it has ended. On
-//! the host it also writes the command's output down. In a container it is process 1, and the command
-//! has its streams.
+//! the host it also writes the command's output down. In a container it is process 1, and the
+//! command has its streams.
 //!
-//! It is one process with one thread, so that a run costs little. It outlives the mycli that started
-//! it.
+//! It is one process with one thread, so that a run costs little. It outlives the mycli that
+//! started it.
 
 use std::{
     fs, io,
@@ -329,8 +329,8 @@ impl Keeper {
     }
 
     /// Follows a child until it and everything that it started has ended, and all of the output is
-    /// written. Returns how it ended, and its exit status as a shell has it. Nothing is written to a
-    /// container's log meanwhile: a log that takes nothing must not hold up the end of a command.
+    /// written. Returns how it ended, and its exit status as a shell has it. Nothing is written to
+    /// a container's log meanwhile: a log that takes nothing must not hold up the end of a command.
     fn follow(
         &mut self,
         child: &Child,

@@ -259,7 +259,7 @@ fn a_run_whose_docker_was_killed_is_not_told_to_have_succeeded() {
     assert!(page.starts_with("begun\n"), "{page}");
 }
 
-/// What a user does by hand to a container: `docker kill`, which takes the runner along.
+/// `docker kill`, by hand, takes the runner along.
 #[test]
 fn a_container_that_was_killed_by_hand_is_not_told_to_have_succeeded() {
     let engine = Engine::shared();
@@ -283,7 +283,7 @@ fn a_container_that_was_killed_by_hand_is_not_told_to_have_succeeded() {
     );
 }
 
-/// What an image says of its stop signal and its health changes nothing: a cancel is TERM, and no
+/// An image's own stop signal and health check change nothing: a cancel is TERM, and no
 /// other process is given what the runner is given.
 fn check_meddling(docker_host: &str) {
     let sandbox = Sandbox::new().with("DOCKER_HOST", docker_host);
@@ -421,14 +421,7 @@ fn prune_removes_containers_of_stopped_tasks_of_this_home_alone() {
         let (_, record) = sandbox.exec(&["--image", BUSYBOX, "true"]);
         let arn = record["attempts"][0]["task_arn"].as_str().expect("a task");
         let label = format!("{TASK_LABEL}={arn}");
-        let _ = engine.podman(&[
-            "create",
-            "--network=none",
-            "--label",
-            &label,
-            BUSYBOX,
-            "true",
-        ]);
+        let _ = engine.create_with_label(&label);
         label
     };
     let (ours, others) = (sandbox(), sandbox());

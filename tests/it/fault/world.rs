@@ -152,8 +152,8 @@ impl World {
         self.dir.path().join(name)
     }
 
-    /// Gives the containers of this home a runner that no other home has, so that the engine does not
-    /// know it yet.
+    /// Gives the containers of this home a runner that no other home has, so that the engine does
+    /// not know it yet.
     pub(super) fn bring_new_runner(&self) {
         let mut program = PROGRAM.to_vec();
         // A loader ignores what follows a program.

@@ -290,8 +290,8 @@ fn signals_are_passed_on_as_they_are() {
     }
 }
 
-/// A caller may have ignored signals (`nohup`, or a shell in the background). The command has them in
-/// their default form.
+/// A caller may have ignored signals (`nohup`, or a shell in the background). The command has them
+/// in their default form.
 #[test]
 fn signals_that_the_caller_ignored_are_not_ignored_by_the_command() {
     for signal in ["INT", "QUIT", "HUP", "TERM", "USR1", "PIPE"] {
@@ -461,8 +461,8 @@ fn a_fetch_has_its_own_time_and_can_be_stopped() {
     assert!(!into.exists());
 }
 
-/// What another user has fetched is copied, since git refuses to work in a repository of another
-/// user.
+/// A repository that another user has fetched is copied, since git refuses to work in one of
+/// another user.
 #[test]
 fn a_repository_that_another_user_fetched_becomes_ones_own() {
     assert!(rustix::process::geteuid().is_root(), "setpriv takes root");

@@ -23,8 +23,8 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
-    /// Shell text that runs the command. Words are run by `exec`, so that none of them means something
-    /// to the shell (`if`, `time`, a builtin `echo`).
+    /// Shell text that runs the command. Words are run by `exec`, so that none of them means
+    /// something to the shell (`if`, `time`, a builtin `echo`).
     #[must_use]
     pub fn for_shell(&self) -> String {
         match self {
@@ -39,8 +39,8 @@ impl CommandLine {
         Self::from_quoted(text.strip_prefix(EXEC)?)
     }
 
-    /// Reads back the words from the shell text that `Display` gives for them. `None` if the text is
-    /// no list of words.
+    /// Reads back the words from the shell text that `Display` gives for them. `None` if the text
+    /// is no list of words.
     #[must_use]
     pub fn from_quoted(text: &str) -> Option<Self> {
         shlex::split(text).map(Self::Words)

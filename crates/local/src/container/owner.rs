@@ -123,7 +123,7 @@ fn beside(path: &Path, target: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("/")).join(target)
 }
 
-/// What an archive begins with.
+/// The first entry of an archive.
 enum Entry {
     File(String),
     Link(PathBuf),

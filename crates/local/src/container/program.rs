@@ -2,9 +2,9 @@
 //! volume is filled through the engine's archive API, since the engine may be on another machine,
 //! and may not let containers read this one's files (SELinux, Docker Desktop).
 //!
-//! Several processes, of several users or machines, may fill a volume at the same time. Each writes a
-//! file of its own, and then makes the program's name a link to it. So no container ever starts a part
-//! of the program.
+//! Several processes, of several users or machines, may fill a volume at the same time. Each writes
+//! a file of its own, and then makes the program's name a link to it. So no container ever starts a
+//! part of the program.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -197,8 +197,8 @@ impl ProgramVolume {
         }
     }
 
-    /// Removes what nobody needs any more: the volumes of other versions that no container uses, and
-    /// containers that were to fill one when their mycli died.
+    /// Removes what nobody needs any more: the volumes of other versions that no container uses,
+    /// and containers that were to fill one when their mycli died.
     pub(super) async fn remove_others(&self) {
         match tokio::time::timeout(TIDY, self.try_remove_others()).await {
             Ok(Ok(())) => {}

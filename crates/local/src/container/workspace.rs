@@ -1,5 +1,5 @@
-//! Files for a container: what a folder of this machine holds is put into `/workspace` of a container
-//! that was made and not started.
+//! Files for a container: what a folder of this machine holds is put into `/workspace` of a
+//! container that was made and not started.
 
 use std::{
     fs,

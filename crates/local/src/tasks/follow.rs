@@ -605,8 +605,8 @@ impl TasksInner {
         })
     }
 
-    /// The folder whose content becomes the workspace of a container. It is made now, if the task has
-    /// a repository. The credentials stay on this machine.
+    /// The folder whose content becomes the workspace of a container. It is made now, if the task
+    /// has a repository. The credentials stay on this machine.
     async fn workspace(&self, job: &Job) -> Result<Option<PathBuf>, StartFailure> {
         let order = order::fetch_for_container(
             environment(&job.input),

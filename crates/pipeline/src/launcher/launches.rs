@@ -168,9 +168,9 @@ where
         })
     }
 
-    /// Calls `RunTask` for these launches, and cancels those that a mark covers. Returns the answers,
-    /// and an error if there was one. Every call is finished: a launch that cannot be recorded is no
-    /// reason to abandon the others in the middle of their calls.
+    /// Calls `RunTask` for these launches, and cancels those that a mark covers. Returns the
+    /// answers, and an error if there was one. Every call is finished: a launch that cannot be
+    /// recorded is no reason to abandon the others in the middle of their calls.
     async fn run_all(
         &self,
         launched: Vec<Launched>,

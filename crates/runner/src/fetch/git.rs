@@ -266,8 +266,8 @@ fn answer(basic: &Basic, asked: UnixStream) {
     }
 }
 
-/// The credential helper: asks the process that started git, and passes the answer on (git-credential,
-/// "input/output format"). It has nothing to store or to erase.
+/// The credential helper: asks the process that started git, and passes the answer on
+/// (git-credential, "input/output format"). It has nothing to store or to erase.
 ///
 /// # Errors
 /// When the process cannot be asked.
@@ -346,8 +346,8 @@ fn refs(listed: &[u8]) -> Vec<Ref> {
     found
 }
 
-/// The meaning of a failure, in words of git (http.c, remote-curl.c, connect.c, upload-pack.c), of curl,
-/// which git repeats, or of ssh (LC_ALL=C).
+/// The meaning of a failure, in words of git (http.c, remote-curl.c, connect.c, upload-pack.c), of
+/// curl, which git repeats, or of ssh (LC_ALL=C).
 fn meaning(said: &str) -> FetchFault {
     let lines = said.lines().map(str::trim).filter(|line| {
         !line.is_empty()

@@ -1,5 +1,5 @@
-//! The ways to a server: names, connections, certificates, proxies. No library of the image is used,
-//! so a static program finds its way in an empty image too.
+//! The ways to a server: names, connections, certificates, proxies. No library of the image is
+//! used, so a static program finds its way in an empty image too.
 
 use std::{
     cell::OnceCell,

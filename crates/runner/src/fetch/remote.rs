@@ -214,8 +214,9 @@ impl LibraryRemote {
     }
 }
 
-/// The capabilities without `deepen-relative`. The library accepts each capability that it knows, and
-/// a depth that is counted from nothing means all (gitprotocol-capabilities, `deepen-relative`).
+/// The capabilities without `deepen-relative`. The library accepts each capability that it knows,
+/// and a depth that is counted from nothing means all (gitprotocol-capabilities,
+/// `deepen-relative`).
 fn without_relative_depth(capabilities: &Capabilities) -> Capabilities {
     let mut text = vec![0];
     for capability in capabilities.iter() {

@@ -57,7 +57,8 @@ impl Connection {
         Ok(Self { transport, fault })
     }
 
-    /// The failure behind an error of the library: the transport's note, else the library's own words.
+    /// The failure behind an error of the library: the transport's note, else the library's own
+    /// words.
     pub(super) fn fault(&self, error: &gix::Error) -> FetchFault {
         self.fault
             .borrow_mut()
@@ -66,7 +67,8 @@ impl Connection {
     }
 }
 
-/// Notes what the other side's git wrote to stderr, if it wrote anything, as the reason of a failure.
+/// Notes what the other side's git wrote to stderr, if it wrote anything, as the reason of a
+/// failure.
 fn note_said(note: &FaultNote, said: &str) {
     let lines = said
         .lines()

@@ -1,6 +1,6 @@
-//! The parent of a fetch. A child does the work; the parent sees whether it moves on, starts another
-//! one after a failure that may pass, and has the last word on what became of it. A child that runs
-//! out of memory takes only itself along.
+//! The parent of a fetch. A child does the work; the parent sees whether it moves on, starts
+//! another one after a failure that may pass, and has the last word on what became of it. A child
+//! that runs out of memory takes only itself along.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ use super::{ReceivedBytes, fetch};
 use crate::order::{self, FetchFault, FetchFaultKind, FetchOrder, FetchOutcome, FetchedCommit};
 use crate::{PROGRAM, platform};
 
-/// How long no byte may come from a server that is waited for (DESIGN §6). A server that prepares an
-/// answer sends a sign of life every five seconds (git-config, `uploadpack.keepAlive`).
+/// How long no byte may come from a server that is waited for (DESIGN §6). A server that prepares
+/// an answer sends a sign of life every five seconds (git-config, `uploadpack.keepAlive`).
 const SILENCE_SECONDS: u32 = 60;
 /// How often the child says that it lives.
 const BEAT: Duration = Duration::from_millis(500);

@@ -111,7 +111,7 @@ impl TaskVariables {
         for name in [variable::HELD, variable::WORKDIR] {
             given.remove(name);
         }
-        // What a request sets goes before what its container or host has under that name.
+        // The request's variables go before those of its container or host with the same name.
         let (held, mut environment): (Vec<_>, Vec<_>) = given
             .into_iter()
             .partition(|(name, _)| name.starts_with(variable::HELD_PREFIX));

@@ -43,9 +43,9 @@ pub fn own_program() -> io::Result<PathBuf> {
     }
 }
 
-/// All processes, each with its parent (proc(5), `stat`). The name in parentheses may hold anything,
-/// also what is not UTF-8, so fields are counted from the last parenthesis. Zombies count: one whose
-/// main thread has ended may have other threads that run.
+/// All processes, each with its parent (proc(5), `stat`). The name in parentheses may hold
+/// anything, also what is not UTF-8, so fields are counted from the last parenthesis. Zombies
+/// count: one whose main thread has ended may have other threads that run.
 #[must_use]
 pub fn processes() -> Vec<(i32, i32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

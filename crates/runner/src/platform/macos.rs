@@ -1,5 +1,5 @@
-//! macOS: `ps` tells of processes. Orphans cannot be adopted, so mycli looks for what a command left
-//! behind.
+//! macOS: `ps` tells of processes. Orphans cannot be adopted, so mycli looks for what a command
+//! left behind.
 
 use std::{io, path::PathBuf, process::Command};
 

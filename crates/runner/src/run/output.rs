@@ -130,8 +130,8 @@ impl Output {
     }
 }
 
-/// Writes to a stream that the command has too, and may have made non-blocking. A stream that nobody
-/// reads any more is no reason to end otherwise.
+/// Writes to a stream that the command has too, and may have made non-blocking. A stream that
+/// nobody reads any more is no reason to end otherwise.
 fn write_all(stream: &mut (impl Write + AsFd), mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match rustix::io::write(stream.as_fd(), bytes) {
@@ -145,7 +145,8 @@ fn write_all(stream: &mut (impl Write + AsFd), mut bytes: &[u8]) {
     }
 }
 
-/// The log of a run, as its keeper writes it. Text that the disk does not take is kept and tried again.
+/// The log of a run, as its keeper writes it. Text that the disk does not take is kept and tried
+/// again.
 pub(super) struct FileOutput {
     log: LogWriter,
     blocked_until: Option<Instant>,

@@ -67,7 +67,8 @@ impl Signals {
         Signal::from_named_raw(i32::try_from(number).ok()?)
     }
 
-    /// Waits for a signal or for output, this moment at the latest. Returns whether there is output.
+    /// Waits for a signal or for output, this moment at the latest. Returns whether there is
+    /// output.
     pub(super) fn wait(&self, output: Option<&PipeReader>, until: Option<Instant>) -> bool {
         let timeout = until.and_then(|until| {
             let left = until.saturating_duration_since(Instant::now());

@@ -295,8 +295,8 @@ pub(super) struct ServerOutput {
 }
 
 impl ServerOutput {
-    /// Waits for the next bytes. None mean that the server has ended, and what it said is then noted
-    /// as the reason.
+    /// Waits for the next bytes. None mean that the server has ended, and what it said is then
+    /// noted as the reason.
     fn next(&mut self) -> Option<Bytes> {
         let session = Rc::clone(&self.session);
         loop {
