@@ -82,6 +82,22 @@ fn the_manual_has_a_row_for_every_key_with_its_flags() {
     }
 }
 
+/// Each in a line of its own, or in a comment: `key: value`.
+#[test]
+fn the_example_of_a_projects_file_shows_every_key_but_those_of_one_run() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/project/.mycli.yaml");
+    let file = fs::read_to_string(path).expect("the example");
+    let is_key = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let shown = file.lines().filter_map(|line| {
+        let (name, _) = line.split_once(':')?;
+        let name = name.strip_prefix('#').map_or(name, str::trim_start);
+        Some(name).filter(is_key).map(str::to_owned)
+    });
+    let known = KEYS.iter().filter(|key| !key.is_of_one_run);
+    let known: BTreeSet<_> = known.map(|key| key.name.to_owned()).collect();
+    assert_eq!(shown.collect::<BTreeSet<_>>(), known);
+}
+
 /// Most values are refused. Then the message is about the value and not about the key.
 #[test]
 fn the_projects_file_takes_every_key_but_those_of_one_run() {
