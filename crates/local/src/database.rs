@@ -2,16 +2,18 @@
 //! shares it.
 //!
 //! WAL with `synchronous=OFF`: a commit survives `kill -9` of any process, but not the loss of
-//! power. Each process has one writer thread, which puts all waiting writes into one transaction,
-//! and one reader thread, which never waits for a write.
+//! power.
+//!
+//! Reads and writes are made on the thread that asks for them. A statement takes some ten
+//! microseconds, which is less than to hand it to another thread and back. All writes that are
+//! asked for at the same moment share a transaction.
 
 use std::{
     fmt,
     fs::{DirBuilder, File, OpenOptions},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,20 +21,24 @@ use domain::{
     Timestamp,
     error::{PortError, Rejected, RejectionKind},
 };
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, ffi};
 use rustix::fs::{FlockOperation, flock};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::{failpoint, system};
+use crate::system;
 
 mod prune;
+mod reads;
 mod tasks;
 mod workers;
+mod writes;
 
 pub use prune::Pruned;
 pub use tasks::TaskRow;
 pub use workers::Limits;
 pub(crate) use workers::register;
+
+use writes::{Pending, WaitingWrites};
 
 /// The store's name in errors.
 const SERVICE: &str = "the store";
@@ -54,9 +60,6 @@ const _: () = assert!(
     MIGRATIONS.len() == SCHEMA_VERSION as usize,
     "each step is one version"
 );
-/// The most writes in one transaction. With 256, the commit costs each write next to nothing, and
-/// the wait stays bounded.
-const BATCH_MAX: usize = 256;
 /// The pause between two tries while another process writes to the file. A commit takes less than
 /// 1 ms.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -138,8 +141,14 @@ impl fmt::Debug for Database {
 
 struct DatabaseInner {
     worker: WorkerId,
-    writes: Worker<Box<dyn Write>>,
-    reads: Worker<Read>,
+    path: PathBuf,
+    /// The connection for writes. It also reads while nothing is written, since it has the latest
+    /// pages at hand.
+    writer: Mutex<Connection>,
+    waiting: Mutex<WaitingWrites>,
+    /// Connections for reads that nobody uses at the moment.
+    readers: Mutex<Vec<Connection>>,
+    long_reads: Semaphore,
 }
 
 impl Database {
@@ -152,8 +161,8 @@ impl Database {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path, worker: WorkerId) -> Result<Self, OpenError> {
-        // Held until both connections are open. The lock file stays: if it were removed, two
-        // processes could hold two different locks.
+        // Held until the schema is made. The lock file stays: if it were removed, two processes
+        // could hold two different locks.
         let _guard = guard(path)?;
         let sqlite = |error: rusqlite::Error| OpenError::Sqlite {
             path: path.to_owned(),
@@ -161,23 +170,13 @@ impl Database {
         };
         let mut writer = connect(path).map_err(sqlite)?;
         migrate(&mut writer, path)?;
-        let reader = connect(path).map_err(sqlite)?;
-        reader
-            .pragma_update(None, "query_only", true)
-            .map_err(sqlite)?;
-        let thread = |source| OpenError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let writes =
-            Worker::start("store-writer", move |jobs| write_all(&writer, &jobs)).map_err(thread)?;
-        let reads = Worker::start("store-reader", move |jobs: mpsc::Receiver<Read>| {
-            jobs.iter().for_each(|job| job(&reader));
-        });
         Ok(Self(Arc::new(DatabaseInner {
             worker,
-            writes,
-            reads: reads.map_err(thread)?,
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            waiting: Mutex::default(),
+            readers: Mutex::default(),
+            long_reads: Semaphore::new(reads::LONG_READS),
         })))
     }
 
@@ -195,37 +194,12 @@ impl Database {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.0.writes.send(Box::new(Pending {
-            work: Some(work),
-            result: None,
-            reply,
-        }));
-        answered(service, answer).await
+        writes::add(&self.0, Box::new(Pending::new(work, reply)));
+        answer
+            .await
+            .unwrap_or(Err(StoreFault::Ended))
+            .map_err(|fault| fault.of_service(service))
     }
-
-    /// Runs `work` over the last committed state. `work` must not write.
-    pub(crate) async fn read<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        self.0.reads.send(Box::new(move |connection| {
-            // If the caller is gone, nothing waits for the answer.
-            let _ = reply.send(work(connection).map_err(StoreFault::from));
-        }));
-        answered(service, answer).await
-    }
-}
-
-async fn answered<T>(
-    service: &'static str,
-    answer: oneshot::Receiver<Result<T, StoreFault>>,
-) -> Result<T, PortError> {
-    answer
-        .await
-        .unwrap_or(Err(StoreFault::Ended))
-        .map_err(|fault| fault.of_service(service))
 }
 
 /// Why the file was not read or written.
@@ -234,8 +208,8 @@ enum StoreFault {
     /// SQLite's error. One failed transaction may fail many writes.
     #[error("{}", explain(.0))]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// The thread that answers is gone.
-    #[error("its thread has ended")]
+    /// The process ends.
+    #[error("mycli is ending")]
     Ended,
 }
 
@@ -336,6 +310,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
+    // Otherwise SQLite plans most statements again for each new value, and a prepared one gains
+    // nothing.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
@@ -415,155 +392,6 @@ fn is_for_want_of_room(error: &rusqlite::Error) -> bool {
         extended,
         Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMMAP)
     )
-}
-
-/// A thread that works through its jobs in order. Dropping this waits until all jobs are done and
-/// the thread has ended.
-struct Worker<J> {
-    jobs: Option<mpsc::Sender<J>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<J: Send + 'static> Worker<J> {
-    fn start(
-        name: &str,
-        run: impl FnOnce(mpsc::Receiver<J>) + Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (jobs, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name(name.into())
-            .spawn(move || run(receiver))?;
-        Ok(Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl<J> Worker<J> {
-    /// Sends a job to the thread. If the thread has ended, the job is dropped together with its
-    /// reply channel, which the caller notices.
-    fn send(&self, job: J) {
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
-    }
-}
-
-impl<J> Drop for Worker<J> {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            // The panic hook has already reported a panic of the thread.
-            let _ = thread.join();
-        }
-    }
-}
-
-type Read = Box<dyn FnOnce(&Connection) + Send>;
-
-/// A write that waits for its transaction.
-trait Write: Send {
-    /// Makes the changes.
-    fn run(&mut self, connection: &Connection);
-    /// Answers the caller once the transaction has succeeded or failed. `undone` is the reason of a
-    /// failed one.
-    fn answer(self: Box<Self>, undone: Option<&StoreFault>);
-}
-
-struct Pending<T, F> {
-    work: Option<F>,
-    result: Option<rusqlite::Result<T>>,
-    reply: oneshot::Sender<Result<T, StoreFault>>,
-}
-
-impl<T, F> Write for Pending<T, F>
-where
-    T: Send,
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
-{
-    fn run(&mut self, connection: &Connection) {
-        self.result = self.work.take().map(|work| in_savepoint(connection, work));
-    }
-
-    fn answer(self: Box<Self>, undone: Option<&StoreFault>) {
-        let result = match (undone, self.result) {
-            // The write's own error says more than that of the transaction.
-            (_, Some(Err(error))) => Err(error.into()),
-            (None, Some(Ok(value))) => Ok(value),
-            (Some(fault), _) => Err(fault.clone()),
-            (None, None) => Err(StoreFault::Ended),
-        };
-        // The caller may be gone. The write is committed all the same.
-        let _ = self.reply.send(result);
-    }
-}
-
-/// Runs `work`, and undoes this work alone if it fails.
-fn in_savepoint<T>(
-    connection: &Connection,
-    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
-    execute(connection, "SAVEPOINT work")?;
-    let result = work(connection);
-    if result.is_err() && !connection.is_autocommit() {
-        execute(connection, "ROLLBACK TO work")?;
-    }
-    if !connection.is_autocommit() {
-        execute(connection, "RELEASE work")?;
-    }
-    result
-}
-
-fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-/// The loop of the writer thread: waits for a write, then commits it together with all other
-/// waiting writes.
-fn write_all(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Write>>) {
-    while let Ok(first) = jobs.recv() {
-        let (batch, outcome) = write_batch(connection, first, jobs);
-        let undone = outcome.err().map(StoreFault::from);
-        for job in batch {
-            job.answer(undone.as_ref());
-        }
-    }
-}
-
-fn write_batch(
-    connection: &Connection,
-    first: Box<dyn Write>,
-    jobs: &mpsc::Receiver<Box<dyn Write>>,
-) -> (Vec<Box<dyn Write>>, rusqlite::Result<()>) {
-    let mut batch = Vec::new();
-    let mut next = Some(first);
-    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
-        return (next.into_iter().collect(), Err(error));
-    }
-    while let Some(mut job) = next {
-        job.run(connection);
-        batch.push(job);
-        // A full disk and similar faults undo the whole transaction. After that, no job may write
-        // outside of a transaction.
-        let goes_on = batch.len() < BATCH_MAX && !connection.is_autocommit();
-        next = if goes_on { jobs.try_recv().ok() } else { None };
-    }
-    let outcome = commit(connection);
-    (batch, outcome)
-}
-
-fn commit(connection: &Connection) -> rusqlite::Result<()> {
-    failpoint!("database.commit.before");
-    if let Err(error) = execute(connection, "COMMIT") {
-        if !connection.is_autocommit() {
-            // Best effort: the next transaction cannot begin before this one has ended.
-            let _ = execute(connection, "ROLLBACK");
-        }
-        return Err(error);
-    }
-    failpoint!("database.commit.after");
-    Ok(())
 }
 
 /// Milliseconds since the epoch, as the file keeps times.
@@ -663,5 +491,104 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Database {
+        Database::open(&dir.path().join("store.sqlite"), WorkerId::new()).unwrap()
+    }
+
+    async fn names(database: &Database) -> Vec<String> {
+        let workers = database.workers().await.unwrap();
+        workers.iter().map(ToString::to_string).collect()
+    }
+
+    /// One thread does everything here, as in `mycli exec`.
+    #[tokio::test]
+    async fn a_write_that_waits_for_another_process_holds_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = open(&dir);
+        let other = Connection::open(dir.path().join("store.sqlite")).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        add("theirs")(&other).unwrap();
+        let write = tokio::spawn({
+            let database = database.clone();
+            async move { database.write(SERVICE, add("ours")).await }
+        });
+        for _ in 0..10 {
+            tokio::time::sleep(BUSY_PAUSE).await;
+            assert!(names(&database).await.is_empty());
+        }
+        assert!(!write.is_finished());
+        other.execute_batch("COMMIT").unwrap();
+        write.await.unwrap().unwrap();
+        assert_eq!(names(&database).await, ["ours", "theirs"]);
+    }
+
+    #[tokio::test]
+    async fn a_long_read_holds_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = open(&dir);
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let mut long =
+            std::pin::pin!(database.read_long("a test", move |_| Ok(held.recv().is_ok())));
+        assert!(futures_util::poll!(&mut long).is_pending());
+        database.write(SERVICE, add("one")).await.unwrap();
+        assert_eq!(names(&database).await, ["one"]);
+        let_go.send(()).unwrap();
+        assert!(long.await.unwrap());
+    }
+
+    /// A read meets a write on another thread: it takes another connection, and does not wait.
+    #[tokio::test]
+    async fn a_read_beside_a_write_sees_what_was_committed_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = open(&dir);
+        database.write(SERVICE, add("one")).await.unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let writes = std::thread::spawn({
+            let database = database.clone();
+            move || {
+                let slow = move |db: &Connection| {
+                    add("two")(db)?;
+                    let _here = begun.send(());
+                    let _gone = held.recv();
+                    Ok(())
+                };
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.unwrap().block_on(database.write(SERVICE, slow))
+            }
+        });
+        begins.recv().unwrap();
+        assert_eq!(names(&database).await, ["one"]);
+        let_go.send(()).unwrap();
+        writes.join().unwrap().unwrap();
+        assert_eq!(names(&database).await, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_write_is_committed_though_its_runtime_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap()
+        };
+        let database = open(&dir);
+        runtime().block_on(async {
+            let mut write = std::pin::pin!(database.write(SERVICE, add("left")));
+            assert!(futures_util::poll!(&mut write).is_pending());
+        });
+        // Another runtime takes it along.
+        runtime()
+            .block_on(database.write(SERVICE, add("next")))
+            .unwrap();
+        runtime().block_on(async {
+            let mut write = std::pin::pin!(database.write(SERVICE, add("last")));
+            assert!(futures_util::poll!(&mut write).is_pending());
+        });
+        drop(database);
+        let names = runtime().block_on(names(&open(&dir)));
+        assert_eq!(names, ["last", "left", "next"]);
     }
 }

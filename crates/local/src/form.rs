@@ -1,5 +1,5 @@
-//! Stored forms: JSON in a text column. The conversion runs on the caller's side, not on the writer
-//! or reader thread.
+//! Stored forms: JSON in a text column. The conversion runs outside of transactions, which other
+//! processes wait for.
 
 use domain::{
     error::PortError,

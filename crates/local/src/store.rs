@@ -1,6 +1,6 @@
 //! The store of one machine: the ports of a store and [`Keys`] over SQLite.
 //!
-//! Slow work is kept off the writer thread: the caller's side converts records to JSON and back.
+//! Records are converted to JSON and back outside of transactions, which other processes wait for.
 
 use std::path::Path;
 
@@ -129,7 +129,7 @@ impl ReadStore for LocalStore {
         };
         let ids = self
             .database
-            .read(SERVICE, move |db| history::find(db, &wanted, limit))
+            .read_long(SERVICE, move |db| history::find(db, &wanted, limit))
             .await?;
         Ok(ids
             .iter()
@@ -149,7 +149,10 @@ impl ReadStore for LocalStore {
             history::HistoryQuery::list(filter, after, limit),
             filter.status.is_none(),
         );
-        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
+        let records = self
+            .database
+            .read_long(SERVICE, move |db| query.run(db))
+            .await?;
         let Page { items, next } = columns::page(&records, limit);
         let is_shown = |loaded: &Loaded| {
             any_status
@@ -284,7 +287,7 @@ impl WriteStore for LocalStore {
         }
     }
 
-    /// All updates reach the writer thread together, which puts them into one transaction.
+    /// All updates are asked for at the same moment, so they share a transaction.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
         let update = async |Update {
                                 before,

@@ -412,9 +412,8 @@ pub fn task_id(arn: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, pin::pin, task::Poll};
-
     use domain::{ecs::TaskOverride, request::Arch};
+    use futures_util::FutureExt as _;
 
     use domain::stored::Unknown;
 
@@ -551,27 +550,15 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_is_closed_while_it_is_taken_over_keeps_its_end() {
         let mut world = world().await;
-        // The reader answers the takeover's query only after that query was sent.
-        let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let mut hold = pin!(
-            world
-                .database
-                .read("a test", move |_| Ok(held.recv().is_ok()))
-        );
-        assert!(poll_fn(|cx| Poll::Ready(hold.as_mut().poll(cx).is_pending())).await);
-        let tasks = world.tasks.clone();
-        let mut resume = pin!(tasks.resume());
-        assert!(poll_fn(|cx| Poll::Ready(resume.as_mut().poll(cx).is_pending())).await);
-        let_go.send(()).unwrap();
-        assert!(hold.await.unwrap());
-        // The reader works in order: once this is answered, the takeover's query is answered too.
-        world.on_record().await;
-        let stopped = world.close().await;
-        assert_eq!(
-            resume.await.unwrap(),
-            1,
-            "it was open when it was looked at"
-        );
+        let count = world.tasks.resume().now_or_never();
+        let count = count.expect("a read is made at once");
+        assert_eq!(count.unwrap(), 1, "it is open when it is looked at");
+        // The follower has its turn only once this thread waits for something.
+        let close = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(world.close())
+        };
+        let stopped = std::thread::scope(|scope| scope.spawn(close).join().unwrap());
         world.changed.changed().await.unwrap();
         assert_eq!(world.on_record().await, stopped);
         assert!(world.reports.try_recv().is_err(), "nothing is told of it");

@@ -21,6 +21,8 @@ use serde::de::DeserializeOwned;
 const USAGE: &str = "usage: mycli-runner init FOLDER [WORKSPACE] | fetch | run [-] | --version";
 /// The argument by which an order comes on stdin.
 const BY_STDIN: &str = "-";
+/// Room for the usual order, so that it is read at once.
+const ORDER_BYTES: usize = 8192;
 /// The exit status of a keeper that got no order, or could not begin.
 const EXIT_NO_ORDER: u8 = 125;
 
@@ -111,7 +113,7 @@ fn order_of_variables() -> RunOrder {
 
 /// Reads an order from stdin: it holds credentials, which arguments and variables would show.
 fn read_order<T: DeserializeOwned>() -> io::Result<T> {
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(ORDER_BYTES);
     io::stdin().read_to_end(&mut text)?;
     // The error may quote the order.
     serde_json::from_slice(&text).map_err(|_| io::Error::other("stdin holds no order"))

@@ -6,7 +6,7 @@
 //! started it.
 
 use std::{
-    fs, io,
+    env, fs, io,
     io::{PipeReader, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -228,6 +228,17 @@ impl Keeper {
 
     /// Runs the command in this folder to its end.
     fn command(&mut self, folder: &Path) -> i32 {
+        // The keeper itself changes to it. If the child had to, it would be forked, and that takes
+        // longer than `posix_spawn`.
+        if let Err(error) = env::set_current_dir(folder) {
+            let why = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    format!("there is no folder {}", folder.display())
+                }
+                _ => format!("cannot change to the folder {}: {error}", folder.display()),
+            };
+            return self.fail(&why);
+        }
         let mut command = match &self.order.command {
             CommandLine::Text(text) => {
                 let mut shell = Command::new(SHELL);
@@ -250,11 +261,7 @@ impl Keeper {
             .environment
             .iter()
             .map(|(name, value)| (name, value.0.expose_secret()));
-        command
-            .env_clear()
-            .envs(environment)
-            .current_dir(folder)
-            .stdin(Stdio::null());
+        command.env_clear().envs(environment).stdin(Stdio::null());
         let spawned = self.output.for_child().and_then(|streams| {
             command.stdout(streams.out).stderr(streams.err);
             let child = tree::in_a_group_of_its_own(&mut command).spawn()?;
@@ -264,7 +271,7 @@ impl Keeper {
         drop(command);
         let (child, reading) = match spawned {
             Ok(started) => started,
-            Err(error) => return self.not_started(&error, folder),
+            Err(error) => return self.not_started(&error),
         };
         let limit = self.order.timeout_seconds.map(Duration::from_secs);
         let (end, code) = self.follow(&child, reading, limit);
@@ -298,10 +305,7 @@ impl Keeper {
     }
 
     /// Tells why the command's program did not start, and ends as a shell does.
-    fn not_started(&mut self, error: &io::Error, folder: &Path) -> i32 {
-        if !folder.is_dir() {
-            return self.fail(&format!("there is no folder {}", folder.display()));
-        }
+    fn not_started(&mut self, error: &io::Error) -> i32 {
         let is_for_want = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM]
             .iter()
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
@@ -449,7 +453,7 @@ fn start_step(
     streams: output::Streams,
 ) -> io::Result<(Child, Option<PipeReader>)> {
     // By its attempt, mycli finds what outlives a keeper that is killed.
-    let path = std::env::var("PATH").ok();
+    let path = env::var("PATH").ok();
     let environment = [("PATH", path.as_deref()), (ATTEMPT_ID, attempt)];
     let environment = environment
         .into_iter()

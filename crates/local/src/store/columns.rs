@@ -1,5 +1,5 @@
-//! Converts the file's columns to the domain's types and back. This runs on the caller's side, not
-//! on the writer or reader thread.
+//! Converts the file's columns to the domain's types and back. This runs outside of transactions,
+//! which other processes wait for.
 
 use domain::{
     error::{Corrupt, PortError},
