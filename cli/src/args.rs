@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::pin::Pin;
+
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -173,28 +175,30 @@ impl Verb {
     /// # Errors
     /// Anything that ends the command early.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        match self {
-            Self::Exec(verb) => verb.run(context).await,
-            Self::Bulk(verb) => verb.run(context).await,
-            Self::Status(verb) => verb.run(context).await,
-            Self::Wait(verb) => verb.run(context).await,
-            Self::Logs(verb) => verb.run(context).await,
-            Self::Cancel(verb) => verb.run(context).await,
-            Self::Rerun(verb) => verb.run(context).await,
-            Self::History(verb) => verb.run(context).await,
-            Self::Init(verb) => verb.run(context).await,
-            Self::Upgrade(verb) => verb.run(context).await,
-            Self::Destroy(verb) => verb.run(context).await,
-            Self::Doctor(verb) => verb.run(context).await,
-            Self::Whoami(verb) => verb.run(context).await,
-            Self::Keys(verb) => verb.run(context).await,
-            Self::Secrets(verb) => verb.run(context).await,
-            Self::DeadLetters(verb) => verb.run(context).await,
-            Self::Forget(verb) => verb.run(context).await,
-            Self::Config(verb) => verb.run(context),
-            Self::Local(verb) => verb.run(context).await,
-            Self::Completions(verb) => verb.run(context),
-            Self::Man(verb) => verb.run(context, Cli::command()),
-        }
+        // On the heap, because together they are as large as the largest.
+        let ended: Pin<Box<dyn Future<Output = Result<u8, Failure>> + '_>> = match self {
+            Self::Exec(verb) => Box::pin(verb.run(context)),
+            Self::Bulk(verb) => Box::pin(verb.run(context)),
+            Self::Status(verb) => Box::pin(verb.run(context)),
+            Self::Wait(verb) => Box::pin(verb.run(context)),
+            Self::Logs(verb) => Box::pin(verb.run(context)),
+            Self::Cancel(verb) => Box::pin(verb.run(context)),
+            Self::Rerun(verb) => Box::pin(verb.run(context)),
+            Self::History(verb) => Box::pin(verb.run(context)),
+            Self::Init(verb) => Box::pin(verb.run(context)),
+            Self::Upgrade(verb) => Box::pin(verb.run(context)),
+            Self::Destroy(verb) => Box::pin(verb.run(context)),
+            Self::Doctor(verb) => Box::pin(verb.run(context)),
+            Self::Whoami(verb) => Box::pin(verb.run(context)),
+            Self::Keys(verb) => Box::pin(verb.run(context)),
+            Self::Secrets(verb) => Box::pin(verb.run(context)),
+            Self::DeadLetters(verb) => Box::pin(verb.run(context)),
+            Self::Forget(verb) => Box::pin(verb.run(context)),
+            Self::Config(verb) => return verb.run(context),
+            Self::Local(verb) => Box::pin(verb.run(context)),
+            Self::Completions(verb) => return verb.run(context),
+            Self::Man(verb) => return verb.run(context, Cli::command()),
+        };
+        ended.await
     }
 }

@@ -212,10 +212,11 @@ impl Client {
     /// [`ApiError`]; any answer without a success status is one too.
     pub(crate) async fn call(&self, call: Call) -> Result<ApiAnswer, ApiError> {
         match self {
-            Self::Remote(remote) => remote.call(&call).await,
+            // On the heap: what calls this would be as large as all functions of a stack.
+            Self::Remote(remote) => Box::pin(remote.call(&call)).await,
             Self::Local(machine) => {
-                let (status, headers, body) =
-                    machine.call(call.method, &call.path, call.body).await;
+                let answer = Box::pin(machine.call(call.method, &call.path, call.body));
+                let (status, headers, body) = answer.await;
                 let status =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 let answer = ApiAnswer {
@@ -280,7 +281,7 @@ impl Client {
     pub(crate) async fn close(self, screen: &Screen) {
         let Self::Local(machine) = self else { return };
         let remains = machine.remains();
-        if let Err(error) = machine.close().await {
+        if let Err(error) = Box::pin(machine.close()).await {
             // The command has its answer by now, and the next start finds what was left.
             screen.say(&format!("failed to close this machine's history: {error}"));
         }

@@ -196,7 +196,8 @@ impl Context {
     pub(crate) async fn client(&self, machine: MachineFlags) -> Result<Client, Failure> {
         if self.global.local {
             let options = local_options(self.home.local()?, machine);
-            return Ok(Client::Local(local::Machine::open(options).await?));
+            let machine = Box::pin(local::Machine::open(options)).await?;
+            return Ok(Client::Local(machine));
         }
         let endpoint = self.endpoint()?.ok_or_else(|| unconfigured(self.example))?;
         let key = self.key(&endpoint)?;

@@ -226,10 +226,10 @@ impl Machine {
         };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
         let response = match (reads, caller) {
-            (true, Some(caller)) => query.answer(caller, request).await,
-            (false, Some(caller)) => submit.answer(caller, request).await,
-            (true, None) => query.handle(request).await,
-            (false, None) => submit.handle(request).await,
+            (true, Some(caller)) => Box::pin(query.answer(caller, request)).await,
+            (false, Some(caller)) => Box::pin(submit.answer(caller, request)).await,
+            (true, None) => Box::pin(query.handle(request)).await,
+            (false, None) => Box::pin(submit.handle(request)).await,
         };
         if !reads {
             self.parts.worker.changed.send_replace(());
