@@ -77,7 +77,7 @@ impl Message {
     /// # Errors
     /// When the message cannot be written as JSON.
     pub fn body(&self) -> Result<String, FormError> {
-        Ok(stored::write(self, &stored::Unknown::default())?.to_string())
+        stored::write_text(self, &stored::Unknown::default())
     }
 
     /// Reads a body.
@@ -86,8 +86,7 @@ impl Message {
     /// When this release does not know its kind or its form. The message then stays on its queue:
     /// another function of the stack may know it, and otherwise it becomes a dead letter.
     pub fn read(body: &str) -> Result<Self, FormError> {
-        let form = serde_json::from_str(body).map_err(|_| FormError::NoForm)?;
-        stored::read(form).map(|(message, _)| message)
+        stored::read_text(body.as_bytes()).map(|(message, _)| message)
     }
 
     /// The queue that the message goes to.

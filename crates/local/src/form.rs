@@ -3,23 +3,16 @@
 
 use domain::{
     error::PortError,
-    stored::{self, FormError, Unknown},
+    stored::{self, Unknown},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Reads a column's value and its unknown fields.
+pub(crate) use domain::stored::read_text as read;
+
 /// Converts a value to its stored form, with the unknown fields that a newer release wrote.
 pub(crate) fn json(value: &impl Serialize, unknown: &Unknown) -> Result<String, PortError> {
-    let form =
-        stored::write(value, unknown).map_err(|error| PortError::invalid("the store", error))?;
-    Ok(form.to_string())
-}
-
-/// Reads a column's value and its unknown fields.
-pub(crate) fn read<T: DeserializeOwned + Serialize>(
-    json: &[u8],
-) -> Result<(T, Unknown), FormError> {
-    let form = serde_json::from_slice(json).map_err(|_| FormError::NoForm)?;
-    stored::read(form)
+    stored::write_text(value, unknown).map_err(|error| PortError::invalid("the store", error))
 }
 
 /// Reads a column's value without its unknown fields, because this process does not write it back.
