@@ -5,10 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tempfile::TempDir;
+
 /// The paths of the programs.
 pub(crate) struct Programs {
     /// `mycli`, a release build.
     pub(crate) mycli: PathBuf,
+    /// The folder of all histories. They are removed only at the end: where a file system has no
+    /// journal, ext4 looks at each file that was removed in the last minutes before it makes one.
+    homes: TempDir,
 }
 
 impl Programs {
@@ -23,7 +28,14 @@ impl Programs {
                 "mycli",
                 "cargo build --release -p mycli",
             ),
+            homes: tempfile::tempdir().expect("a directory"),
         }
+    }
+
+    /// A new folder for a history.
+    pub(crate) fn home(&self) -> PathBuf {
+        let home = tempfile::tempdir_in(self.homes.path());
+        home.expect("a directory").keep()
     }
 }
 

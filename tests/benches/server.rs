@@ -2,14 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{process::Process, programs::Programs};
 
@@ -19,20 +18,20 @@ pub(crate) const KEY: &str =
 /// The statuses that are not final.
 const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
 
-/// A running server with its own history. When this is dropped, the server ends and its history is
-/// removed.
+/// A running server with its own history. When this is dropped, the server ends. Its history stays
+/// as long as the programs.
 pub(crate) struct Server {
     process: Process,
     /// The server's address.
     pub(crate) endpoint: String,
     client: Client,
-    home: TempDir,
+    home: PathBuf,
 }
 
 impl Server {
     /// Starts a server that runs commands of 256 CPU units on `vcpus` vCPUs: four of them on each.
     pub(crate) fn start(programs: &Programs, vcpus: u32) -> Self {
-        let home = tempfile::tempdir().expect("a directory");
+        let home = programs.home();
         let mut command = Command::new(&programs.mycli);
         command
             .args([
@@ -45,7 +44,7 @@ impl Server {
                 "--vcpus",
                 &vcpus.to_string(),
             ])
-            .env("MYCLI_HOME", home.path())
+            .env("MYCLI_HOME", &home)
             .env("MYCLI_API_KEY", KEY)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
@@ -78,7 +77,7 @@ impl Server {
 
     /// The folder of its history.
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        &self.home
     }
 
     /// Submits a command and returns its id.
