@@ -11,6 +11,8 @@ pub mod install;
 pub mod log;
 pub mod order;
 #[cfg(feature = "program")]
+pub mod parent;
+#[cfg(feature = "program")]
 pub mod platform;
 #[cfg(feature = "program")]
 pub mod run;

@@ -13,7 +13,7 @@ use runner::{
         CheckOutOrder, FetchFault, FetchOrder, FetchOutcome, FetchedCommit, RepositorySource,
         RunOrder, TaskVariables, place,
     },
-    platform, run,
+    parent, platform, run,
 };
 use serde::de::DeserializeOwned;
 
@@ -123,7 +123,7 @@ fn read_order<T: DeserializeOwned>() -> io::Result<T> {
 fn answer<T: DeserializeOwned>(
     work: impl FnOnce(T) -> Result<FetchedCommit, FetchFault>,
 ) -> io::Result<()> {
-    platform::die_with_parent()?;
+    parent::end_with_it();
     let outcome = match work(read_order()?) {
         Ok(fetched) => FetchOutcome::Done(fetched),
         Err(fault) => FetchOutcome::Failed(fault),

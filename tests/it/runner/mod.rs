@@ -132,12 +132,17 @@ struct Waiting {
 impl Waiting {
     /// Starts the fetch by this command, and waits until its child has connected.
     fn by(command: &mut Command) -> Self {
+        Self::with(command, json!({}))
+    }
+
+    /// The same, with further keys of the order.
+    fn with(command: &mut Command, further: Value) -> Self {
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = silent.local_addr().expect("an address");
         let folder = tempfile::tempdir().expect("a folder");
         let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(folder.path(), everyone).expect("set");
-        let order = order(folder.path(), &format!("http://{address}/x.git"), json!({}));
+        let order = order(folder.path(), &format!("http://{address}/x.git"), further);
         let fetch = start(command.stderr(Stdio::null()), &["fetch"], &order);
         let (connection, _) = silent.accept().expect("the child connects");
         Self {

@@ -8,6 +8,7 @@ use std::{
 use runner::order::{FetchFaultKind, FetchOutcome};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tests::sandbox::eventually;
 
 use super::{Waiting, fetch, program, step};
 use crate::script::server::{Habits, HttpServer};
@@ -115,6 +116,22 @@ fn a_child_does_not_outlive_its_parent() {
     // The connection ends with the child.
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut connection, &mut rest).expect("it ends");
+}
+
+/// Where mycli is killed, nothing of a fetch goes on: not git either, which waits for its server.
+#[test]
+fn a_fetch_ends_with_the_one_who_asked_for_it() {
+    use std::os::unix::process::CommandExt as _;
+    for git in ["library", "system"] {
+        let mut command = Command::new(program());
+        let mut waiting = Waiting::with(command.process_group(0), json!({"git": git}));
+        let group = Pid::from_child(&waiting.fetch);
+        drop(waiting.fetch.stdout.take());
+        waiting.fetch.wait().expect("ours");
+        eventually("the end of all of it", || {
+            rustix::process::test_kill_process_group(group).err()
+        });
+    }
 }
 
 /// The first container of a task puts the program where the others find it.
