@@ -48,6 +48,9 @@ busybox_tree() {
   echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
   echo 'root:x:0:' >"$tree/etc/group"
   add_user "$tree"
+  # Some images keep their users elsewhere, and link to them.
+  mv "$tree/etc/passwd" "$tree/srv/users"
+  ln -s ../srv/users "$tree/etc/passwd"
 }
 
 # The mirror this machine's apt-get uses for Debian itself: the one source sure to be reachable from here.

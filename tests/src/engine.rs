@@ -127,6 +127,8 @@ pub enum Passed {
     On(Vec<u8>),
     /// The engine does not see it. The answer is this JSON.
     Answered(String),
+    /// The engine does not see it. The connection ends without an answer.
+    Lost,
 }
 
 /// A socket before an engine, which changes requests on their way.
@@ -206,6 +208,7 @@ fn pass(
     let request = EngineRequest { head, body };
     let body = match change(&request) {
         Passed::On(body) => body,
+        Passed::Lost => return Ok(()),
         Passed::Answered(body) => {
             let length = body.len();
             return write!(

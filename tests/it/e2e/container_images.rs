@@ -1,15 +1,23 @@
 //! Images that have nothing of what a run needs, with Podman and with a real Docker daemon.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+};
 
 use local::container::TASK_LABEL;
 use serde_json::{Value, json};
 use tests::{
     engine::{
-        self, BUSYBOX, Engine, EngineProxy, MEDDLING, NO_SHELL, OwnDocker, Passed, SCRATCH, USER,
+        self, BUSYBOX, Engine, EngineProxy, EngineRequest, MEDDLING, NO_SHELL, OwnDocker, Passed,
+        SCRATCH, USER,
     },
     planted::{self, Planted},
-    sandbox::Sandbox,
+    sandbox::{PATIENCE, Sandbox},
 };
 
 use crate::script::server::{Habits, HttpServer, Origin};
@@ -317,6 +325,74 @@ fn an_image_does_not_meddle_with_its_runner_in_podman() {
 #[test]
 fn an_image_does_not_meddle_with_its_runner_in_docker() {
     check_meddling(engine::docker());
+}
+
+/// Whether a request brings in the content of a run's workspace.
+fn fills_a_workspace(request: &EngineRequest) -> bool {
+    let line = request.head.lines().next().unwrap_or_default();
+    line.starts_with("PUT ") && line.contains("/archive?path=%2Fworkspace")
+}
+
+/// A user, and an engine before which each request is looked at. It ends before the folder that its
+/// socket is in.
+fn behind(
+    look: impl Fn(&EngineRequest) -> Passed + Send + Sync + 'static,
+) -> (Sandbox, EngineProxy) {
+    let sandbox = Sandbox::new();
+    let engine = Engine::shared().socket();
+    let proxy = EngineProxy::at(sandbox.path("engine.sock"), engine, look);
+    let host = proxy.host();
+    (sandbox.with("DOCKER_HOST", host), proxy)
+}
+
+#[test]
+fn a_cancel_is_heard_while_a_container_is_filled() {
+    let origin = Origin::new();
+    let path = origin.path().display().to_string();
+    let (reached, reaches) = mpsc::channel();
+    let (let_go, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let (sandbox, _proxy) = behind(move |request| {
+        if fills_a_workspace(request) {
+            let _nobody_looks_any_more = reached.send(());
+            let _until_it_is_let_go = held.lock().expect("one at a time").recv();
+        }
+        Passed::On(request.body.clone())
+    });
+    let flags = ["exec", "--detach", "--repo", &path, "--image", BUSYBOX];
+    let id = sandbox.local(&[&flags[..], &["echo never"]].concat());
+    let id = id.exits(0).out.trim_end().to_owned();
+    reaches.recv_timeout(PATIENCE).expect("it is being filled");
+    sandbox.local(&["cancel", &id, "--wait"]).exits(0);
+    let record = sandbox.record(&id);
+    assert_eq!(record["status"], "CANCELLED", "{record:#}");
+    assert_eq!(sandbox.local(&["logs", &id]).out, "");
+    drop(let_go);
+    let arn = record["attempts"][0]["task_arn"].as_str().expect("a task");
+    tests::sandbox::eventually("its container is gone", || {
+        let left = Engine::shared().containers(&format!("{TASK_LABEL}={arn}"));
+        left.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn an_engine_that_is_away_while_a_container_is_filled_is_asked_again() {
+    let origin = Origin::new();
+    let path = origin.path().display().to_string();
+    let tries = AtomicUsize::new(0);
+    let (sandbox, _proxy) = behind(move |request| {
+        match fills_a_workspace(request) && tries.fetch_add(1, Ordering::SeqCst) < 2 {
+            true => Passed::Lost,
+            false => Passed::On(request.body.clone()),
+        }
+    });
+    let flags = [
+        "exec", "--repo", &path, "--branch", "v1", "--image", BUSYBOX,
+    ];
+    let ran = sandbox.local(&[&flags[..], &["cat f"]].concat()).exits(0);
+    assert_eq!(ran.out, "old\n");
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    assert_eq!(record["attempts"].as_array().expect("a list").len(), 1);
 }
 
 /// A command that has stopped itself gets its TERM, and does not take the grace.
