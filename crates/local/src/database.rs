@@ -63,11 +63,11 @@ const _: () = assert!(
 /// The pause between two tries while another process writes to the file. A commit takes less than
 /// 1 ms.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// How often to try before giving up: half a minute. Other processes write in short transactions,
-/// so a longer wait means a fault.
-const BUSY_LOOKS: i32 = 30_000;
+/// How long to try before giving up. Other processes write in short transactions, so a longer wait
+/// means a fault.
+const BUSY_MAX: Duration = Duration::from_secs(30);
 /// How many prepared statements a connection keeps: more than the code has.
-const STATEMENTS: usize = 96;
+const STATEMENTS: usize = 160;
 
 /// The name of a worker: one process that owns executions. No other process ever has the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -129,7 +129,8 @@ pub enum OpenError {
     },
 }
 
-/// A handle to the file. Clones share it. The file is closed when the last one is dropped.
+/// A handle to the file. Clones share it. The file is closed when the last one is dropped. Its
+/// methods need a runtime of tokio that is driven until they have answered.
 #[derive(Clone)]
 pub struct Database(Arc<DatabaseInner>);
 
@@ -148,7 +149,7 @@ struct DatabaseInner {
     waiting: Mutex<WaitingWrites>,
     /// Connections for reads that nobody uses at the moment.
     readers: Mutex<Vec<Connection>>,
-    long_reads: Semaphore,
+    long_reads: Arc<Semaphore>,
 }
 
 impl Database {
@@ -176,7 +177,7 @@ impl Database {
             writer: Mutex::new(writer),
             waiting: Mutex::default(),
             readers: Mutex::default(),
-            long_reads: Semaphore::new(reads::LONG_READS),
+            long_reads: Arc::new(Semaphore::new(reads::LONG_READS)),
         })))
     }
 
@@ -331,7 +332,7 @@ pub(crate) fn glance(path: &Path) -> Option<Connection> {
 /// process's commit takes.
 fn wait_for_others(looks: i32) -> bool {
     std::thread::sleep(BUSY_PAUSE);
-    looks < BUSY_LOOKS
+    BUSY_PAUSE * looks.unsigned_abs() < BUSY_MAX
 }
 
 /// Migrates the file to the newest schema, in place and in one transaction: all missing steps, or

@@ -101,7 +101,7 @@ impl LocalQueue {
             now: System.now(),
             max,
         };
-        // Most calls find nothing. The reader can tell that without waiting for the writer.
+        // Most calls find nothing. A read can tell that without waiting for other processes.
         let probe = wanted.clone();
         if !self.database.read(SERVICE, move |db| probe.any(db)).await? {
             return Ok(Vec::new());
@@ -217,7 +217,7 @@ impl LocalQueue {
     /// When the file cannot be read.
     pub async fn dead_letters(&self) -> Result<Vec<LocalDeadLetter>, PortError> {
         self.database
-            .read(SERVICE, |db| dead_letters(db, "", &[]))
+            .read_long(SERVICE, |db| dead_letters(db, "", &[]))
             .await
     }
 

@@ -6,7 +6,9 @@
 //! started it.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs, io,
     io::{PipeReader, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -239,37 +241,12 @@ impl Keeper {
             };
             return self.fail(&why);
         }
-        let mut command = match &self.order.command {
-            CommandLine::Text(text) => {
-                let mut shell = Command::new(SHELL);
-                shell.args(["-c", "--", text]);
-                shell
-            }
-            CommandLine::Words(words) => {
-                let mut program = Command::new(words.first().map_or("", String::as_str));
-                program.args(words.get(1..).unwrap_or_default());
-                program
-            }
-        };
         self.mark("start");
         // Without this line on record, the next mycli would start the command again.
         if let Err(reason) = self.settle_unless_told() {
             return self.fail(&reason);
         }
-        let environment = self
-            .order
-            .environment
-            .iter()
-            .map(|(name, value)| (name, value.0.expose_secret()));
-        command.env_clear().envs(environment).stdin(Stdio::null());
-        let spawned = self.output.for_child().and_then(|streams| {
-            command.stdout(streams.out).stderr(streams.err);
-            let child = tree::in_a_group_of_its_own(&mut command).spawn()?;
-            Ok((child, streams.reading))
-        });
-        // It holds the pipe open until now.
-        drop(command);
-        let (child, reading) = match spawned {
+        let (child, reading) = match self.start() {
             Ok(started) => started,
             Err(error) => return self.not_started(&error),
         };
@@ -281,6 +258,45 @@ impl Keeper {
         }
         self.mark(&format!("exit:{code}"));
         code
+    }
+
+    /// Starts the command. Returns it with its output, if the keeper is to read that.
+    fn start(&self) -> io::Result<(Child, Option<PipeReader>)> {
+        match &self.order.command {
+            CommandLine::Text(text) => self.spawn(SHELL, ["-c", "--", text]),
+            CommandLine::Words(words) => {
+                let (program, arguments) = match words.split_first() {
+                    Some((program, arguments)) => (&**program, arguments),
+                    None => ("", &[][..]),
+                };
+                match self.spawn(program, arguments) {
+                    // A script that does not name its interpreter is the shell's (execvp(3)).
+                    Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+                        self.spawn(SHELL, words).map_err(|_| error)
+                    }
+                    started => started,
+                }
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> io::Result<(Child, Option<PipeReader>)> {
+        let environment = self.order.environment.iter();
+        let streams = self.output.for_child()?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(environment.map(|(name, value)| (name, value.0.expose_secret())))
+            .stdin(Stdio::null())
+            .stdout(streams.out)
+            .stderr(streams.err);
+        let child = tree::in_a_group_of_its_own(&mut command).spawn()?;
+        Ok((child, streams.reading))
     }
 
     /// Waits until everything is on record, unless the keeper is told to end.

@@ -332,7 +332,7 @@ async fn what_a_dead_worker_left_is_taken_over_once() {
         .await
         .expect(ANSWERS);
 
-    assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 2);
+    assert!(two.there.has_unfinished_here().await.expect(ANSWERS));
     let dead = two.there.worker().clone();
     assert!(
         two.here.workers().await.expect(ANSWERS).contains(&dead),
@@ -372,7 +372,7 @@ async fn what_a_dead_worker_left_is_taken_over_once() {
             .len(),
         1
     );
-    assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 0);
+    assert!(!two.there.has_unfinished_here().await.expect(ANSWERS));
     assert_eq!(
         here.usage(&POOL).await.expect(ANSWERS).used,
         CPU,

@@ -27,6 +27,21 @@ fn words_reach_their_program_as_they_are() {
         .prints("mycli: no-such-program: not found\n");
 }
 
+/// As `execvp` has it, and so every shell.
+#[test]
+fn a_script_without_an_interpreter_is_the_shells() {
+    let sandbox = Sandbox::new();
+    let script = sandbox.path("build.sh");
+    fs::write(&script, "printf '%s|' \"$@\"\nexit 3\n").expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&script, mode).expect("set");
+    let path = script.display().to_string();
+    sandbox
+        .local(&["exec", "--no-repo", "--", &path, "a b", "c"])
+        .exits(3)
+        .prints("a b|c|\n");
+}
+
 #[test]
 fn words_stay_words_in_a_rerun_and_in_bulk() {
     let sandbox = Sandbox::new();

@@ -36,9 +36,12 @@ impl Database {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let ended = || StoreFault::Ended.of_service(service);
-        let _turn = self.0.long_reads.acquire().await.map_err(|_| ended())?;
+        let turns = Arc::clone(&self.0.long_reads);
+        let turn = turns.acquire_owned().await.map_err(|_| ended())?;
         let database = Arc::clone(&self.0);
         let read = move || {
+            // Also while nobody waits for it any more.
+            let _turn = turn;
             let connection = database.reader();
             database.read_on(service, connection, work)
         };
@@ -59,7 +62,8 @@ impl DatabaseInner {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
-        match writer {
+        // A transaction that could not be undone must not be read.
+        match writer.filter(|writer| writer.is_autocommit()) {
             Some(writer) => {
                 work(&writer).map_err(|error| StoreFault::from(error).of_service(service))
             }

@@ -237,7 +237,7 @@ impl Database {
             }
             Ok(known)
         };
-        self.read(SERVICE, read).await
+        self.read_long(SERVICE, read).await
     }
 
     /// Returns the tasks of this worker that are not stopped.

@@ -60,7 +60,7 @@ impl Database {
     pub async fn limits(&self, worker: &WorkerId) -> Result<Limits, PortError> {
         let worker = worker.clone();
         let read = move |db: &Connection| {
-            if unfinished(db, &worker)? > 0 {
+            if has_unfinished(db, &worker)? {
                 limits(db, &worker)
             } else {
                 Ok(Limits::default())
@@ -115,14 +115,14 @@ impl Database {
         Ok(gone)
     }
 
-    /// Returns how many executions and tasks of this worker are unfinished. A task counts only if
-    /// its execution is finished.
+    /// Whether an execution of this worker is unfinished, or a task of a finished one.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn unfinished_here(&self) -> Result<u64, PortError> {
+    pub async fn has_unfinished_here(&self) -> Result<bool, PortError> {
         let worker = self.worker().clone();
-        self.read(SERVICE, move |db| unfinished(db, &worker)).await
+        self.read(SERVICE, move |db| has_unfinished(db, &worker))
+            .await
     }
 
     /// Returns how many executions of this worker were launched, are not final, and have no open
@@ -195,17 +195,17 @@ fn adopt(
     Ok(adopted > 0)
 }
 
-fn unfinished(db: &Connection, worker: &WorkerId) -> rusqlite::Result<u64> {
+fn has_unfinished(db: &Connection, worker: &WorkerId) -> rusqlite::Result<bool> {
     db.prepare_cached(
-        "SELECT (SELECT count(*) FROM executions WHERE ended_at IS NULL AND pump = ?1)
-              + (SELECT count(*) FROM tasks WHERE open AND pump = ?1 AND NOT EXISTS (
-                     SELECT 1 FROM executions WHERE ended_at IS NULL AND id = substr(started_by, 1, instr(started_by, '-') - 1)))",
+        "SELECT EXISTS (SELECT 1 FROM executions WHERE ended_at IS NULL AND pump = ?1)
+             OR EXISTS (SELECT 1 FROM tasks WHERE open AND pump = ?1 AND NOT EXISTS (
+                    SELECT 1 FROM executions WHERE ended_at IS NULL AND id = substr(started_by, 1, instr(started_by, '-') - 1)))",
     )?
-    .query_row([worker.as_str()], |row| row.get(0).map(count))
+    .query_row([worker.as_str()], |row| row.get(0))
 }
 
 fn unregister(db: &Connection, worker: &WorkerId) -> rusqlite::Result<bool> {
-    let finished = unfinished(db, worker)? == 0;
+    let finished = !has_unfinished(db, worker)?;
     if finished {
         db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?
             .execute([worker.as_str()])?;

@@ -1,11 +1,11 @@
 //! Writes. They wait in one list, and a task on the caller's runtime commits what has come together.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{BUSY_LOOKS, BUSY_PAUSE, DatabaseInner, StoreFault, reads::lock, wait_for_others};
+use super::{BUSY_MAX, BUSY_PAUSE, DatabaseInner, StoreFault, reads::lock, wait_for_others};
 use crate::failpoint;
 
 /// The most writes in one transaction. With 256, the commit costs each write next to nothing, and
@@ -22,13 +22,14 @@ pub(super) struct WaitingWrites {
 
 /// Adds a write. It is committed even if the caller does not wait for it.
 pub(super) fn add(database: &Arc<DatabaseInner>, write: Box<dyn Write>) {
+    let runtime = Handle::current();
     let is_first = {
         let mut waiting = lock(&database.waiting);
         waiting.list.push_back(write);
         !std::mem::replace(&mut waiting.has_task, true)
     };
     if is_first {
-        tokio::spawn(commit_waiting(CommitTask {
+        runtime.spawn(commit_waiting(CommitTask {
             database: Arc::clone(database),
             is_over: false,
         }));
@@ -43,30 +44,27 @@ struct CommitTask {
 }
 
 impl Drop for CommitTask {
-    /// If this ended early, with its runtime: lets the next write start a task.
+    /// If this ends early, with its runtime: commits what waits, since nobody else does.
     fn drop(&mut self) {
         if !self.is_over {
-            lock(&self.database.waiting).has_task = false;
+            self.database.commit_all();
         }
     }
 }
 
 async fn commit_waiting(mut task: CommitTask) {
-    let mut looks = 0;
+    let mut since = Instant::now();
     loop {
-        match task.database.commit_some(looks) {
+        match task.database.commit_some(since) {
             CommitStep::NoneLeft => {
                 task.is_over = true;
                 return;
             }
             CommitStep::Committed => {
-                looks = 0;
                 tokio::task::yield_now().await;
+                since = Instant::now();
             }
-            CommitStep::Busy => {
-                looks += 1;
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
+            CommitStep::Busy => tokio::time::sleep(BUSY_PAUSE).await,
         }
     }
 }
@@ -82,21 +80,26 @@ enum CommitStep {
 }
 
 impl DatabaseInner {
-    /// Commits waiting writes in one transaction, unless another process writes. After so many
-    /// tries that is a fault, and the first write is answered with it.
-    fn commit_some(&self, looks: i32) -> CommitStep {
+    /// Commits waiting writes in one transaction, unless another process writes. If that process
+    /// has written all the time since `since`, that is a fault, and the first write is answered
+    /// with it.
+    fn commit_some(&self, since: Instant) -> CommitStep {
         let mut connection = lock(&self.writer);
         // Others on this thread have work to do meanwhile.
         let begun = without_waiting(&mut connection, "BEGIN IMMEDIATE");
-        if matches!(&begun, Err(error) if is_busy(error)) && looks < BUSY_LOOKS {
+        if matches!(&begun, Err(error) if is_busy(error)) && since.elapsed() < BUSY_MAX {
             return CommitStep::Busy;
         }
-        self.commit_batch(&connection, begun);
-        let mut waiting = lock(&self.waiting);
-        waiting.has_task = !waiting.list.is_empty();
-        match waiting.has_task {
-            true => CommitStep::Committed,
-            false => CommitStep::NoneLeft,
+        self.commit_batch(&connection, begun)
+    }
+
+    fn commit_all(&self) {
+        let connection = lock(&self.writer);
+        loop {
+            let begun = execute(&connection, "BEGIN IMMEDIATE");
+            if let CommitStep::NoneLeft = self.commit_batch(&connection, begun) {
+                return;
+            }
         }
     }
 
@@ -104,7 +107,7 @@ impl DatabaseInner {
         lock(&self.waiting).list.pop_front()
     }
 
-    fn commit_batch(&self, connection: &Connection, begun: rusqlite::Result<()>) {
+    fn commit_batch(&self, connection: &Connection, begun: rusqlite::Result<()>) -> CommitStep {
         let (batch, outcome) = match begun {
             Ok(()) => self.write_batch(connection),
             // The others may have more luck.
@@ -113,6 +116,12 @@ impl DatabaseInner {
         let undone = outcome.err().map(StoreFault::from);
         for write in batch {
             write.answer(undone.as_ref());
+        }
+        let mut waiting = lock(&self.waiting);
+        waiting.has_task = !waiting.list.is_empty();
+        match waiting.has_task {
+            true => CommitStep::Committed,
+            false => CommitStep::NoneLeft,
         }
     }
 
@@ -129,17 +138,6 @@ impl DatabaseInner {
         }
         let outcome = commit(connection);
         (batch, outcome)
-    }
-}
-
-impl Drop for DatabaseInner {
-    /// Commits what still waits: its task has ended with its runtime.
-    fn drop(&mut self) {
-        let connection = lock(&self.writer);
-        while !lock(&self.waiting).list.is_empty() {
-            let begun = execute(&connection, "BEGIN IMMEDIATE");
-            self.commit_batch(&connection, begun);
-        }
     }
 }
 

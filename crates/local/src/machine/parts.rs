@@ -319,7 +319,7 @@ impl MachineParts {
     /// Whether any work is left that can be finished. A record that cannot be read does not count,
     /// because no process can finish it.
     pub(super) async fn has_work(&self) -> Result<bool, PortError> {
-        Ok(self.database.unfinished_here().await? > 0 && self.worker.store.has_work().await?)
+        Ok(self.database.has_unfinished_here().await? && self.worker.store.has_work().await?)
     }
 
     pub(super) async fn close(&self) -> Result<bool, OpenError> {
