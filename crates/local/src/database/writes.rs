@@ -1,4 +1,4 @@
-//! Writes. They wait in one list, and a task on the caller's runtime commits what has come together.
+//! Writes. They wait in one list, and a task of the runtime commits what has come together.
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
