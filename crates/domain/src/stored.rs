@@ -199,7 +199,7 @@ pub fn read_text<T: DeserializeOwned + Serialize>(text: &[u8]) -> Result<(T, Unk
 /// The text of a value's stored form, together with the parts that this release does not know.
 ///
 /// # Errors
-/// See [`write`].
+/// See [`write()`].
 pub fn write_text(value: &impl Serialize, unknown: &Unknown) -> Result<String, FormError> {
     if !unknown.is_none() {
         return Ok(write(value, unknown)?.to_string());
