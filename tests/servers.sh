@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts that start a server for the tests share. They source this file.
+# Functions for the scripts that start a server for the tests. They source this file.
 
 gone() {
   ! kill -0 "$1" 2>/dev/null

@@ -25,6 +25,7 @@ pub fn end_with_it() {
                 // macOS also wakes for what a file holds.
                 Ok(_) => thread::sleep(LOOK),
                 Err(Errno::INTR) => {}
+                // Without memory the kernel cannot watch. The work itself goes on.
                 Err(_) => return,
             }
         }
