@@ -225,6 +225,7 @@ impl Machine {
             settings,
         };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
+        // On the heap: the future of this would be as large as the largest of them.
         let response = match (reads, caller) {
             (true, Some(caller)) => Box::pin(query.answer(caller, request)).await,
             (false, Some(caller)) => Box::pin(submit.answer(caller, request)).await,
