@@ -43,8 +43,11 @@ step "the program, the functions, the bill of materials"
 cargo build --locked --release --package mycli
 just package >"$work/package.log" 2>&1 || { tail -20 "$work/package.log" >&2 && fail "just package"; }
 built=$work/built
-mkdir -p "$built/program-$triple" "$built/functions-arm64" "$built/functions-x86_64" "$built/boms-host"
+arch=$(uname -m)
+arch=${arch/aarch64/arm64}
+mkdir -p "$built/program-$triple" "$built/runner-$arch" "$built/functions-arm64" "$built/functions-x86_64" "$built/boms-host"
 cp "$target/release/mycli" "$built/program-$triple/"
+cp "$target/runner/$triple/runner/mycli-runner" "$built/runner-$arch/mycli-runner-$arch"
 cp target/package/*.zip "$built/functions-arm64/"
 cp target/package/*.zip "$built/functions-x86_64/"
 cp target/package/sbom.cdx.json "$built/boms-host/mycli-$version-$triple.cdx.json"

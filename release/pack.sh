@@ -5,10 +5,11 @@
 #
 # BUILT has:   program-TARGET/mycli            one for each target
 #              functions-arm64/*.zip  functions-x86_64/*.zip
+#              runner-ARCH/mycli-runner-ARCH  for the image that `mycli init` pushes
 #              boms-ARCH/*.cdx.json
 #              docs/man1/*.1  docs/completions/*
 # ASSETS gets: mycli-VERSION-TARGET.tar.gz         the program, its manual pages and completions, and the functions for arm64
-#              mycli-VERSION-functions-ARCH.tar.gz the functions alone
+#              mycli-VERSION-functions-ARCH.tar.gz the functions and the runners alone
 #              mycli-VERSION-TARGET.cdx.json       what the program and the functions are made of (CycloneDX)
 #              install.sh                          the installer, which knows the repository
 #              SHA256SUMS                          the checksums of all of these
@@ -38,6 +39,11 @@ pack() {
   tar --sort=name --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' --mtime="@$time" -C "$packed" -c "$1" | gzip -n >"$assets/$1.tar.gz"
 }
 
+runners=("$built"/runner-*/mycli-runner-*)
+some "${runners[@]}" || {
+  echo "pack.sh: $built has no runner" >&2
+  exit 1
+}
 programs=("$built"/program-*)
 for program in "${programs[@]}"; do
   name=mycli-$version-${program##*/program-}
@@ -49,6 +55,7 @@ for program in "${programs[@]}"; do
   mkdir -p "$packed/$name/functions" "$packed/$name/man/man1" "$packed/$name/completions"
   install -m 755 "$program/mycli" "$packed/$name/mycli"
   install -m 644 "${zips[@]}" "$packed/$name/functions/"
+  install -m 755 "${runners[@]}" "$packed/$name/functions/"
   install -m 644 "${pages[@]}" "$packed/$name/man/man1/"
   install -m 644 "${completions[@]}" "$packed/$name/completions/"
   install -m 644 "$top/README.md" "$top/CHANGELOG.md" "$top/LICENSE" "$packed/$name/"
@@ -62,6 +69,7 @@ for arch in arm64 x86_64; do
   name=mycli-$version-functions-$arch
   mkdir -p "$packed/$name"
   install -m 644 "$built/functions-$arch"/*.zip "$packed/$name/"
+  install -m 755 "${runners[@]}" "$packed/$name/"
   pack "$name"
 done
 install -m 644 "$built"/boms-*/*.cdx.json "$assets/"

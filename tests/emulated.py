@@ -2,6 +2,13 @@
 
 - It starts containers without the task definition's entryPoint, which ECS honours (API reference, ContainerDefinition), and in a network that
   does not reach the servers of a test on loopback.
+- It knows no `dependsOn`. Here a container starts once those that it names by COMPLETE have ended; no other condition is known.
+- It shares no volume between containers of a task. Here each has a volume of the engine, which goes with the task.
+- A container that cannot be pulled or started has no reason of its own. Here it has ECS's: `CannotPullContainerError`, or
+  `CannotStartContainerError`.
+- A task's metadata has no exit codes, and no statuses of containers that have ended (Developer Guide, "Task metadata endpoint version 4").
+- Its ECR names repositories by hosts of AWS. Here they are in a registry on loopback: its own, or the real one that MYCLI_TESTS_REGISTRY names
+  (`images/registry.sh`), from which a container engine pulls. ECR's API then tells what that registry has.
 - It gives them the ciphertext of a SecureString, where ECS gives the value (Developer Guide, "Pass Systems Manager parameters through
   environment variables").
 - It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
@@ -21,16 +28,19 @@
 Everything else is its own.
 """
 
+import base64
 import json
 import os
 import re
 import time
+import urllib.error
+import urllib.request
 from functools import partial
 from urllib.parse import parse_qsl
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
-from ministack.services import dynamodb, ecs, iam, lambda_svc, ssm
+from ministack.services import dynamodb, ecr, ecs, ecs_metadata, iam, lambda_svc, ssm
 from ministack.services.cloudformation import changesets, provisioners
 
 models = None
@@ -44,13 +54,209 @@ def _with_entry_point(cdef, *rest):
     arguments = _build_run_kwargs(cdef, *rest)
     if cdef.get("entryPoint"):
         arguments["entrypoint"] = cdef["entryPoint"]
+    task = arguments["labels"]["com.amazonaws.ecs.task-arn"]
+    shared = [
+        f"{_volume(task, mount['sourceVolume'])}:{mount['containerPath']}:{'ro' if mount.get('readOnly') else 'rw'}"
+        for mount in cdef.get("mountPoints", [])
+    ]
+    if shared:
+        arguments["volumes"] = shared
     for name in ("network", "ports", "extra_hosts"):
         arguments.pop(name, None)
     arguments["network_mode"] = "host"
     return arguments
 
 
+def _volume(task, name):
+    return f"ministack-ecs-{task.rsplit('/', 1)[-1][:8]}-{name}"
+
+
 ecs._build_run_kwargs = _with_entry_point
+
+
+_register_metadata = ecs._register_metadata
+
+
+def _register_reachable_metadata(task, cluster, td, cdef, launch_type, env, _host_mode, ip):
+    """Containers are in the host's network here. They get none of the credentials that the emulator would give them: the functions of a test
+    are to be the only callers that it counts."""
+    before = set(env)
+    token = _register_metadata(task, cluster, td, cdef, launch_type, env, True, ip)
+    for name in set(env) - before - {"ECS_CONTAINER_METADATA_URI_V4"}:
+        del env[name]
+    return token
+
+
+ecs._register_metadata = _register_reachable_metadata
+
+
+_run_docker_container = ecs._run_docker_container
+
+
+def _run_after_dependencies(docker_client, cdef, run_kwargs, **more):
+    """Starts a container once those that it depends on have ended."""
+    arn = run_kwargs["labels"]["com.amazonaws.ecs.task-arn"]
+    task = ecs._tasks[arn]
+    for dependency in cdef.get("dependsOn", []):
+        if dependency["condition"] != "COMPLETE":
+            raise RuntimeError(f"tests/emulated.py knows no dependsOn {dependency['condition']}")
+        other = docker_client.containers.get(f"ministack-ecs-{arn.rsplit('/', 1)[-1][:8]}-{dependency['containerName']}")
+        _note_end(task, dependency["containerName"], other.wait()["StatusCode"])
+    try:
+        if cdef["image"].startswith(f"{_registry}/"):
+            _pull(docker_client, cdef["image"])
+    except Exception as error:
+        _note_reason(task, cdef["name"], f"CannotPullContainerError: {error}")
+        raise ecs._ImagePullError(str(error)) from error
+    try:
+        return _run_docker_container(docker_client, cdef, run_kwargs, **more)
+    except Exception as error:
+        _note_reason(task, cdef["name"], f"CannotStartContainerError: {error}")
+        raise
+
+
+def _pull(docker_client, image):
+    """As ECS does, from the registry, whatever the engine has already: the client's own `pull` passes over an error then."""
+    repository, _, digest = image.partition("@")
+    auth = {"username": "AWS", "password": _TOKEN}
+    for line in docker_client.api.pull(repository, tag=digest, auth_config=auth, stream=True, decode=True):
+        if "error" in line:
+            raise RuntimeError(line["error"])
+
+
+def _container(task, name):
+    return next(one for one in task["containers"] if one["name"] == name)
+
+
+def _note_end(task, name, code):
+    container = _container(task, name)
+    container["lastStatus"], container["exitCode"] = "STOPPED", code
+    shown = ecs_metadata._TASKS.get(task["taskArn"], {}).get("Containers", [])
+    for one in shown:
+        if one["Name"] == name:
+            one["KnownStatus"], one["ExitCode"] = "STOPPED", code
+
+
+def _note_reason(task, name, reason):
+    _container(task, name)["reason"] = reason
+
+
+ecs._run_docker_container = _run_after_dependencies
+
+
+_maybe_mark_stopped = ecs._maybe_mark_stopped
+
+
+def _maybe_mark_stopped_and_tell(task, *rest):
+    """The metadata of a task tells which of its containers have ended."""
+    _maybe_mark_stopped(task, *rest)
+    for container in task.get("containers", []):
+        if container["lastStatus"] == "STOPPED" and container.get("exitCode") is not None:
+            _note_end(task, container["name"], container["exitCode"])
+
+
+ecs._maybe_mark_stopped = _maybe_mark_stopped_and_tell
+
+
+_cleanup_task_resources = ecs._cleanup_task_resources
+
+
+def _cleanup_with_volumes(task, docker_client, *rest):
+    _cleanup_task_resources(task, docker_client, *rest)
+    docker_client = docker_client or ecs._get_docker()
+    td = ecs._task_defs.get(ecs._resolve_td_key(task["taskDefinitionArn"]), {})
+    for volume in td.get("volumes", []) if docker_client else []:
+        try:
+            docker_client.volumes.get(_volume(task["taskArn"], volume["name"])).remove(force=True)
+        except Exception:  # It was never made, or another thread was faster.
+            pass
+
+
+ecs._cleanup_task_resources = _cleanup_with_volumes
+
+
+# The registry of ECR's repositories. A name has the emulator's port in it, because tests share the real one.
+_PORT = os.environ.get("GATEWAY_PORT", "4566")
+_real_registry = os.environ.get("MYCLI_TESTS_REGISTRY")
+_registry = _real_registry or f"127.0.0.1:{_PORT}"
+_TOKEN = "a-token-of-the-tests"  # As in images/registry.sh.
+_MANIFESTS = ("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json")
+
+
+def _in_registry(name):
+    return f"emulator-{_PORT}/{name}" if _real_registry else name
+
+
+def _get_authorization_token(_request):
+    token = base64.b64encode(f"AWS:{_TOKEN}".encode()).decode()
+    given = {"authorizationToken": token, "expiresAt": int(time.time()) + 43200, "proxyEndpoint": f"http://{_registry}"}
+    return ecr.json_response({"authorizationData": [given]})
+
+
+def _asked_registry(method, path):
+    """Headers and body of the real registry's answer; none if it has no such thing."""
+    request = urllib.request.Request(f"http://{_real_registry}/v2/{path}", method=method)
+    request.add_header("Accept", ", ".join(_MANIFESTS))
+    request.add_header("Authorization", "Basic " + base64.b64encode(f"AWS:{_TOKEN}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def _images_of_registry(name):
+    """The images in the form of the emulator's own."""
+    listed = _asked_registry("GET", f"{_in_registry(name)}/tags/list")
+    tags = (json.loads(listed[1])["tags"] or []) if listed else []
+    images = {}
+    for tag in tags:
+        headers, _ = _asked_registry("HEAD", f"{_in_registry(name)}/manifests/{tag}")
+        digest = headers["Docker-Content-Digest"]
+        image = images.setdefault(digest, {"imageDigest": digest, "imageTags": [], "imageManifestMediaType": headers["Content-Type"]})
+        image["imageTags"].append(tag)
+    for image in images.values():
+        image["imageId"] = {"imageDigest": image["imageDigest"], "imageTag": image["imageTags"][0]}
+    return list(images.values())
+
+
+def _with_images_of_registry(action):
+    def acted(request):
+        name = request.get("repositoryName", "")
+        if _real_registry and name in ecr._repositories:
+            ecr._images[name] = _images_of_registry(name)
+        return action(request)
+
+    return acted
+
+
+def _describe_images(request):
+    answer = _describe(request)
+    if request.get("imageIds") and answer[0] == 200 and not json.loads(answer[2])["imageDetails"]:
+        words = f"The image with imageId {request['imageIds'][0]} does not exist within the repository with name '{request['repositoryName']}'"
+        return error_response_json("ImageNotFoundException", words, 400)
+    return answer
+
+
+def _delete_repository(request):
+    name = request.get("repositoryName", "")
+    images = _images_of_registry(name) if _real_registry else []
+    deleted = _delete_from_api(request)
+    if deleted[0] == 200:
+        for image in images:
+            _asked_registry("DELETE", f"{_in_registry(name)}/manifests/{image['imageDigest']}")
+    return deleted
+
+
+_delete_from_api = _with_images_of_registry(ecr._delete_repository)
+ecr._delete_repository = _delete_repository
+_describe = _with_images_of_registry(ecr._describe_images)
+ecr._repo_uri = lambda name: f"{_registry}/{_in_registry(name)}"
+ecr._get_authorization_token = _get_authorization_token
+ecr._describe_images = _describe_images
+ecr._list_images = _with_images_of_registry(ecr._list_images)
 # Nothing else of it asks for a parameter's value in this way while a stack of ours runs.
 ssm.resolve_parameter_value = partial(ssm.resolve_parameter_value, decrypt=True)
 

@@ -8,6 +8,7 @@ cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
 engine=tests/images/engine.sh
 docker=tests/images/docker.sh
 emulator=tests/emulator.sh
+registry=tests/images/registry.sh
 
 export MYCLI_TESTS_CACHE=$cache # Where just, too, then looks.
 # The setup waits for downloads most of the time, so the build goes on beside it. If the build fails, `just check` fails again and says why.
@@ -21,6 +22,7 @@ ours=()
 $engine running || ours+=("$engine")
 $docker running || ours+=("$docker")
 $emulator running || ours+=("$emulator")
+$registry running || ours+=("$registry")
 end_ours() {
   for server in "${ours[@]}"; do "$server" stop; done
 }

@@ -33,7 +33,7 @@ NODE=20 # The oldest that dynalite runs on.
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
 PACKAGES=(
   podman runc conmon netavark aardvark-dns slirp4netns iptables debootstrap busybox-static util-linux
-  docker.io curl
+  docker.io docker-registry curl
   bash dash git openssh-client openssh-server procps
   faketime patch make jq
   dpkg-dev apt-utils
@@ -94,6 +94,7 @@ install_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
   case " ${missing[*]} " in *" openssh-server "*) keep_off ssh ;; esac
   case " ${missing[*]} " in *" docker.io "*) keep_off docker docker.socket containerd ;; esac
+  case " ${missing[*]} " in *" docker-registry "*) keep_off docker-registry ;; esac
   case " ${missing[*]} " in *" slurm-wlm "*) keep_off munge slurmctld slurmd ;; esac
 }
 

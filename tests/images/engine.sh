@@ -76,6 +76,12 @@ tmp_dir = "$run/libpod"
 network_backend = "netavark"
 network_config_dir = "$state/networks"
 CONF
+  # The tests' registry (registry.sh) has no TLS.
+  cat >"$state/registries.conf" <<CONF
+[[registry]]
+location = "$("$here/registry.sh" address)"
+insecure = true
+CONF
   # Once only: a storage keeps the driver it was made with.
   [ -f "$state/storage.conf" ] || cat >"$state/storage.conf" <<CONF
 [storage]
@@ -87,9 +93,10 @@ CONF
 
 # `podman "$@"` on the engine's storage, whatever the caller's environment says.
 own_podman() {
-  [ -f "$state/storage.conf" ] || write_configuration
+  [ -f "$state/registries.conf" ] || write_configuration
   env -u CONTAINER_HOST -u DOCKER_HOST \
-    CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf" podman "$@"
+    CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf" \
+    CONTAINERS_REGISTRIES_CONF="$state/registries.conf" podman "$@"
 }
 
 service_pid() {
@@ -106,7 +113,7 @@ start_service() {
   rm -f "$socket"
   # Closed: the lock (fd 9) and the caller's streams, which a test runner waits on.
   CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf" \
-    setsid podman system service --time="$IDLE_SECONDS" "unix://$socket" </dev/null >"$state/service.log" 2>&1 9>&- &
+    CONTAINERS_REGISTRIES_CONF="$state/registries.conf" setsid podman system service --time="$IDLE_SECONDS" "unix://$socket" </dev/null >"$state/service.log" 2>&1 9>&- &
   echo $! >"$pid_file"
   within 20 answers || die "podman did not serve within 20 s; it said: $(tail -n 5 "$state/service.log")"
 }
@@ -131,6 +138,8 @@ stop() {
     echo "engine.sh: $left containers were left behind by the tests; removing them" >&2
     own_podman rm --all --force --time 0 >/dev/null
   fi
+  # Those of tasks on the emulator.
+  own_podman volume prune --force >/dev/null
   if pid=$(service_pid); then
     kill -TERM "$pid"
     within 20 gone "$pid" || kill -KILL "$pid"

@@ -7,7 +7,7 @@
 #   localhost/mycli-test/debian       the same without git and ssh, apt-get there
 #   localhost/mycli-test/scratch      one static program, /busybox, and nothing else
 #   localhost/mycli-test/no-shell     Debian without a shell
-#   localhost/mycli-test/{entrypoint,workdir,user,meddling,awkward}   see Containerfile
+#   localhost/mycli-test/{entrypoint,workdir,user,meddling,workspace,awkward}   see Containerfile
 set -euo pipefail
 
 SUITE=bookworm
@@ -16,7 +16,7 @@ root=$(cd "$here/../.." && pwd -P)
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}/images
 stamp=$root/target/tests/engine/images.stamp
 recipe=$(cat "$here/images.sh" "$here/Containerfile" "$(command -v busybox)" | sha256sum | cut -c1-16)
-names="busybox scratch debian-git debian no-shell entrypoint workdir user meddling awkward"
+names="busybox scratch debian-git debian no-shell entrypoint workdir user meddling workspace awkward"
 scratch=
 
 podman() {
@@ -119,7 +119,7 @@ build_all() {
   scratch_tree "$scratch/scratch"
   tar -C "$scratch/scratch" -cf - . | podman import --quiet - localhost/mycli-test/scratch >/dev/null
   debian_tarballs
-  for target in entrypoint workdir user meddling awkward; do
+  for target in entrypoint workdir user meddling workspace awkward; do
     podman build --quiet --format docker --target "$target" --tag "localhost/mycli-test/$target" \
       --file "$here/Containerfile" "$scratch/busybox/srv" >/dev/null
   done

@@ -13,6 +13,7 @@ mod fault;
 mod fixtures;
 mod flood;
 mod followers;
+mod git_server;
 mod hostile;
 mod hot_key;
 mod infra;
@@ -21,7 +22,7 @@ mod logs;
 mod property;
 mod rerun;
 mod runner;
-mod script;
+
 mod simulation;
 mod stack;
 mod sweep;

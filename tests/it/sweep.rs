@@ -12,7 +12,8 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     announcement::Announcement,
-    ecs::{CONTAINER, Container, RunTaskInput, StopCode, Task},
+    container::MAIN,
+    ecs::{Container, RunTaskInput, StopCode, Task},
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
     limit::CapacityPool,
@@ -149,7 +150,7 @@ fn ended(execution: &Execution) -> Task {
         desired_status: STOPPED.into(),
         stop_code: Some(StopCode::EssentialContainerExited),
         containers: vec![Container {
-            name: CONTAINER.into(),
+            name: MAIN.into(),
             exit_code: Some(7),
             ..Container::default()
         }],

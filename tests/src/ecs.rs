@@ -14,6 +14,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     ecs::{Container, StopCode, Task},
+    settings::RunnerImages,
 };
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ pub use account::{
 };
 pub use bucket::Shape;
 pub use counts::{Counts, Why};
-pub use life::{End, IMAGE_MISSING, Life, Lives, OnTerm, PULL_TIMED_OUT, SECRET_THROTTLED};
+pub use life::{End, Helper, IMAGE_MISSING, Life, Lives, OnTerm, PULL_TIMED_OUT, SECRET_THROTTLED};
 pub use list::{ListTasks, Listed};
 pub use operation::Operation;
 pub use refusal::Refusal;
@@ -57,7 +58,7 @@ pub use run_task::{Answered, Failure, Provider, RunTask};
 pub use task::{Change, Shown};
 
 use bucket::TokenBucket;
-use definition::Definitions;
+use definition::{ContainerShape, Definitions};
 use delivery::Outbox;
 use task::{Facts, PENDING, PROVISIONING, Record};
 
@@ -446,11 +447,15 @@ impl Ecs {
             desired_status: RUNNING.into(),
             started_by: started_by.clone(),
             capacity_provider_name: Some(kind.provider().to_owned()),
-            containers: vec![Container {
-                name: definition.container.clone(),
-                image: Some(definition.image.clone()),
-                ..Container::default()
-            }],
+            containers: definition
+                .containers
+                .iter()
+                .map(|shape| Container {
+                    name: shape.name.clone(),
+                    image: Some(shape.image.clone()),
+                    ..Container::default()
+                })
+                .collect(),
             created_at: Some(now),
             task_arn: task_arn.clone().into(),
             ..Task::default()
@@ -466,6 +471,11 @@ impl Ecs {
             life,
             stop_timeout: definition.stop_timeout,
             seen_from: now + random.within(&self.account.seen_after),
+            essential: definition
+                .containers
+                .iter()
+                .position(ContainerShape::is_essential)
+                .unwrap_or_default(),
             plan: 0,
         });
         self.by_id.insert(id, number);
@@ -827,7 +837,18 @@ impl Ecs {
                 .for_each(|container| container.reason = Some(reason.clone()));
             return self.deprovisions(number, at);
         }
+        match record.life.end.clone() {
+            End::Hangs => return,
+            End::Helper(helper) => return self.helper_fails(number, &helper, at),
+            _ => {}
+        }
+        let record = &mut self.tasks[number];
+        let essential = record.essential;
         let task = record.task();
+        // The containers that the essential one waits for have done their work.
+        for (place, container) in task.containers.iter_mut().enumerate() {
+            container.exit_code = (place != essential).then_some(0);
+        }
         task.pull_started_at = Some(at - start_up / 2);
         task.pull_stopped_at = Some(at - start_up / 8);
         task.started_at = Some(at);
@@ -848,8 +869,34 @@ impl Ecs {
             End::OutOfMemory => self.out_of_memory(number, at),
             End::Interrupted => self.interrupt(number, at),
             End::HostFails => self.host_fails(number, at),
-            End::NeverStarts(_) => {}
+            End::NeverStarts(_) | End::Hangs | End::Helper(_) => {}
         }
+    }
+
+    /// The essential container never runs, because of another one.
+    fn helper_fails(&mut self, number: usize, helper: &Helper, at: Timestamp) {
+        let arn = self.tasks[number].task().task_definition_arn.clone();
+        let definition = self.definitions.find(&arn);
+        if helper.code.is_some_and(|code| code != 0)
+            && definition.is_some_and(|definition| definition.needs_success_of(helper.name))
+        {
+            return;
+        }
+        let record = &mut self.tasks[number];
+        for container in &mut record.task().containers {
+            if container.name == helper.name {
+                (container.exit_code, container.reason) = (helper.code, helper.reason.clone());
+            }
+        }
+        record.wants_to_stop(
+            StopCode::EssentialContainerExited,
+            "Essential container in task exited",
+            at,
+        );
+        if let Some(main) = record.container() {
+            main.exit_code = helper.invented;
+        }
+        self.deprovisions(number, at);
     }
 
     fn out_of_memory(&mut self, number: usize, at: Timestamp) {
@@ -988,5 +1035,22 @@ impl Ecs {
             self.foreign[index] += free.min(wants - self.foreign[index]);
         }
         self.counts.in_use(kind, self.in_use(kind));
+    }
+}
+
+/// The runner's image, as a stack names it.
+///
+/// # Panics
+/// Never: it is an image's name.
+#[must_use]
+pub fn runner_images() -> RunnerImages {
+    let (registry, digest) = (
+        "111122223333.dkr.ecr.eu-west-1.amazonaws.com",
+        "0".repeat(64),
+    );
+    let runner = format!("{registry}/mycli-team@sha256:{digest}").parse();
+    RunnerImages {
+        runner: runner.expect("an image"),
+        git: None,
     }
 }

@@ -66,6 +66,27 @@ pub fn shared() -> String {
         .to_owned()
 }
 
+/// The address of the image registry that all tests share. This starts it unless it runs.
+///
+/// # Panics
+/// When it cannot be started, with the reason.
+#[must_use]
+pub fn registry() -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/images/registry.sh");
+    let output = Command::new(script)
+        .arg("start")
+        .output()
+        .expect("tests/images/registry.sh runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "the tests' registry failed (run tests/setup.sh first): {said}"
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
+
 /// An emulator for one test. It ends, with the functions it started, when this is dropped or when
 /// the test's process ends in any other way.
 #[derive(Debug)]
@@ -88,7 +109,7 @@ impl Emulator {
     }
 
     /// Starts an emulator whose ECS tasks are containers of this engine (a value for
-    /// `DOCKER_HOST`).
+    /// `DOCKER_HOST`), and whose ECR is a real registry that the engine pulls from.
     ///
     /// # Panics
     /// When it cannot be started, with the reason.
@@ -96,6 +117,7 @@ impl Emulator {
     pub fn with_containers(docker_host: &str) -> Self {
         Self::with(|command| {
             command.env("DOCKER_HOST", docker_host);
+            command.env("MYCLI_TESTS_REGISTRY", registry());
         })
     }
 

@@ -32,6 +32,8 @@ pub const WORKDIR: &str = "localhost/mycli-test/workdir";
 pub const USER: &str = "localhost/mycli-test/user";
 /// An image that runs as `app`, with a STOPSIGNAL, a HEALTHCHECK and a VOLUME.
 pub const MEDDLING: &str = "localhost/mycli-test/meddling";
+/// An image with a volume and its working directory at `/workspace`, whose user is not root.
+pub const WORKSPACE: &str = "localhost/mycli-test/workspace";
 /// [`DEBIAN_GIT`] with an ENTRYPOINT, WORKDIR and USER like these, all at once. HOME is not
 /// writable.
 pub const AWKWARD: &str = "localhost/mycli-test/awkward";

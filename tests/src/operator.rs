@@ -93,6 +93,15 @@ pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
         ("ecs", "DeleteTaskDefinitions") => texts(&given["taskDefinitions"])
             .map(|arn| Call::new("ecs:DeleteTaskDefinitions", arn))
             .collect(),
+        ("ecr", "GetAuthorizationToken") => one("*".into()),
+        ("ecr", _) => {
+            let named = texts(&given["repositoryNames"]).next();
+            let name = named.unwrap_or_else(|| text(given, "repositoryName"));
+            let repository = stack.arn("ecr", &format!("repository/{name}"));
+            let call = |operation: &str| Call::new(&format!("ecr:{operation}"), &*repository);
+            let tags = (!given["tags"].is_null()).then(|| call("TagResource"));
+            [call(operation)].into_iter().chain(tags).collect()
+        }
         ("ec2", "DescribeAvailabilityZones" | "DescribeSubnets") => one("*".into()),
         ("apigateway", _) => {
             let resource = format!(

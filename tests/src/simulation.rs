@@ -436,6 +436,7 @@ pub fn settings(account: &Account) -> Settings {
             (CapacityPool::Fargate, quota()),
         ]),
         run_task_rate: rate(account.rates.run_task),
+        runner_images: Some(crate::ecs::runner_images()),
         spot_fallback_after: None,
         definitions_rate: rate(account.rates.register),
         allowed: None,

@@ -23,6 +23,10 @@ pub struct Stack {
     pub known: BTreeMap<String, String>,
 }
 
+/// An image of the runner, as a stack is given it.
+const RUNNER_IMAGE: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/mycli-team@sha256:\
+                            0000000000000000000000000000000000000000000000000000000000000000";
+
 impl Stack {
     /// A stack with this short name, some code location, and defaults for all else.
     #[must_use]
@@ -31,6 +35,7 @@ impl Stack {
             ("StackName", name),
             ("CodeBucket", "code"),
             ("CodePrefix", "functions/0"),
+            ("RunnerImage", RUNNER_IMAGE),
             ("Version", "0.0.0"),
         ];
         Self {

@@ -26,8 +26,8 @@ Examples:
   mycli destroy --keep-history        the table with all records stays; the next init uses it again
   mycli destroy --force               also while runs are under way: their tasks are stopped
 
-Removes the stack, its bucket, its task definitions, the values of its secrets, and its
-entry in ~/.mycli/config.yaml. A second destroy removes whatever is left, including a
+Removes the stack, its bucket, its images, its task definitions, the values of its secrets,
+and its entry in ~/.mycli/config.yaml. A second destroy removes whatever is left, including a
 history that was kept.
 
 Exit code: 0 once nothing is left, 1 if something is left.";
@@ -141,7 +141,8 @@ impl Destroy {
             return output::text(context, &format!("{line}\n"));
         }
         let name = target.name.full();
-        let text = match removed.stack || removed.bucket || removed.kept_table {
+        let text = match removed.stack || removed.bucket || removed.repository || removed.kept_table
+        {
             true if self.keep_history => {
                 let table = target.name.table();
                 format!(

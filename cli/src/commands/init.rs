@@ -37,9 +37,10 @@ Examples:
   mycli init --vcpus-spot 64                    after the account's quota was raised
   mycli init --print-template | less            print the template only
 
-Makes a bucket for the functions' code and a CloudFormation stack, then the first
-administrator's key, and writes ~/.mycli/config.yaml. A second init changes nothing that
-is right, repairs missing parts, and continues an init that was interrupted.
+Makes a bucket for the functions' code, a repository for the image of the runner, and a
+CloudFormation stack, then the first administrator's key, and writes
+~/.mycli/config.yaml. A second init changes nothing that is right, repairs missing parts,
+and continues an init that was interrupted.
 
 Exit code: 0 if the stack is ready and its API accepts your key, 1 if not.";
 

@@ -8,9 +8,11 @@ use deploy::{
     install::{self, Deployed, InstallError, InstallWish, StackChange},
     package::Functions,
     quotas::{self, KnownQuota, Pool},
+    runner_image::RunnerImage,
     stack::StackView,
     template::Template,
 };
+use local::runner_program;
 
 use crate::{
     config::{context::Context, target::Target},
@@ -62,12 +64,23 @@ impl Rollout {
     /// # Errors
     /// There is no code, or it cannot be deployed.
     pub(crate) fn code(&self) -> Result<Functions, Failure> {
+        Ok(Functions::find(&self.folders())?)
+    }
+
+    /// Makes the image of the runner.
+    fn runner(&self) -> Result<RunnerImage, Failure> {
+        let programs = runner_program::for_image(&self.folders()).map_err(Failure::Other)?;
+        RunnerImage::of(&programs)
+            .map_err(|error| Failure::Other(format!("the runner's image cannot be made: {error}")))
+    }
+
+    /// The folders that may hold the functions' code.
+    fn folders(&self) -> Vec<PathBuf> {
         let beside = std::env::current_exe()
             .ok()
             .and_then(|program| program.canonicalize().ok());
         let beside = beside.and_then(|program| Some(program.parent()?.join("functions")));
-        let folders: Vec<_> = self.functions.clone().or(beside).into_iter().collect();
-        Ok(Functions::find(&folders)?)
+        self.functions.clone().or(beside).into_iter().collect()
     }
 
     /// The user's own template, or the built-in one.
@@ -105,10 +118,11 @@ impl Rollout {
         } else {
             self.quotas(context, target).await
         };
-        let template = self.template()?;
+        let (template, runner) = (self.template()?, self.runner()?);
         let wish = InstallWish {
             template: &template,
             functions,
+            runner: &runner,
             version: VERSION,
             parameters: &given,
         };

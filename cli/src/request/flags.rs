@@ -22,14 +22,14 @@ pub(crate) struct RunFlags {
     /// the remote's default]
     #[arg(long, value_name = "REF", conflicts_with = "no_repo")]
     pub(crate) branch: Option<String>,
-    /// Commits of the history to fetch, or `full` with all branches and tags (one machine only)
+    /// Commits of the history to fetch, or `full` with all branches and tags
     /// [default: 1]
     #[arg(long, value_name = "N|full", conflicts_with = "no_repo")]
     pub(crate) depth: Option<String>,
-    /// Fetch the submodules too (one machine only)
+    /// Fetch the submodules too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "no_repo")]
     pub(crate) submodules: Option<bool>,
-    /// Fetch the large files (Git LFS) too (one machine only)
+    /// Fetch the large files (Git LFS) too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", conflicts_with = "no_repo")]
     pub(crate) lfs: Option<bool>,
     /// Run without a repository

@@ -7,7 +7,7 @@ use domain::{
     limit::CapacityPool,
     quota::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
     request::{Defaults, Place, TaskSize, Timeout},
-    settings::{Allowed, Settings},
+    settings::{Allowed, RunnerImages, Settings},
 };
 
 use crate::ecs::Registration;
@@ -66,7 +66,7 @@ const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that require it, and the functions that can run without it.
-const VARIABLES: [(&str, &[Function], &[Function]); 30] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 32] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -83,6 +83,9 @@ const VARIABLES: [(&str, &[Function], &[Function]); 30] = [
     ("MYCLI_SECRETS_PATH", &[Launcher], &[]),
     ("MYCLI_FAMILY_PREFIX", &[Launcher], &[]),
     ("MYCLI_TAG_TASKS", &[], &[Launcher]),
+    // The launcher of the release before was not given it, so it starts without.
+    ("MYCLI_RUNNER_IMAGE", &[], &[Launcher]),
+    ("MYCLI_GIT_IMAGE", &[], &[Launcher]),
     ("MYCLI_TASK_ROLE_PREFIX", &[Submit], TAKES_IN),
     ("MYCLI_REGISTRY_SECRET_PREFIX", &[Submit], TAKES_IN),
     ("MYCLI_DEFAULT_IMAGE", &[Submit], TAKES_IN),
@@ -209,6 +212,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 task_role_prefix: self.text("MYCLI_TASK_ROLE_PREFIX"),
                 registry_secret_prefix: self.text("MYCLI_REGISTRY_SECRET_PREFIX"),
             }),
+            runner_images: self.runner_images(),
             network: self.network(),
             task_tags: self.task_tags(),
             unlisted_seconds: UNLISTED_SECONDS,
@@ -286,6 +290,12 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             security_groups,
             assign_public_ip,
         })
+    }
+
+    fn runner_images(&mut self) -> Option<RunnerImages> {
+        let git = self.parsed("MYCLI_GIT_IMAGE");
+        self.parsed("MYCLI_RUNNER_IMAGE")
+            .map(|runner| RunnerImages { runner, git })
     }
 
     fn task_tags(&mut self) -> Option<String> {

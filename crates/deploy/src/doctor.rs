@@ -5,11 +5,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::{
-    Account, StackName,
+    Account, CallError, StackName,
     activity::{self, Activity, UnreadableRecord},
     dead_letters::{DeadLetters, DeadQueue},
+    install,
     log_writers::{self, Writers},
     quotas::{self, KnownQuota, Pool},
+    runner_image::RunnerRepository,
     secrets::{self, KeptSecret},
     stack::{StackCondition, StackView, Stacks},
 };
@@ -48,6 +50,8 @@ pub struct Facts {
     pub activity: Result<Activity, String>,
     /// The secrets.
     pub secrets: Result<KeptSecret, String>,
+    /// Whether the image of the runner that the stack names is in its repository.
+    pub runner_image: Result<bool, String>,
     /// The principals that may write into the log streams of tasks.
     pub log_writers: Result<Writers, String>,
     /// Whether the API accepts the configured key; `None` if that was not tried.
@@ -70,6 +74,7 @@ impl Facts {
             dead_letters: Vec::new(),
             activity: Err(unknown()),
             secrets: Err(unknown()),
+            runner_image: Err(unknown()),
             log_writers: Err(unknown()),
             api: None,
         }
@@ -88,6 +93,7 @@ impl Facts {
             clock_ahead: account.clock_ahead,
             activity: Err(no_stack()),
             secrets: Err(no_stack()),
+            runner_image: Err(no_stack()),
             log_writers: Err(no_stack()),
             stack,
             ..Self::without_account(name, version, String::new())
@@ -118,6 +124,9 @@ impl Facts {
         self.secrets = secrets::list(account, stack, path)
             .await
             .map_err(|error| error.to_string());
+        self.runner_image = has_runner_image(account, &self.name, stack)
+            .await
+            .map_err(|error| error.to_string());
         self.log_writers = log_writers::find(account, &self.name, stack)
             .await
             .map_err(|error| error.to_string());
@@ -130,6 +139,19 @@ impl Facts {
         } else {
             format!("mycli --stack {} {verb}", self.name)
         }
+    }
+}
+
+/// Whether tasks find the image that the stack names.
+async fn has_runner_image(
+    account: &Account,
+    name: &StackName,
+    stack: &StackView,
+) -> Result<bool, CallError> {
+    let image = stack.parameters.get(install::RUNNER_IMAGE);
+    match image.and_then(|image| image.split_once('@')) {
+        Some((_, digest)) => RunnerRepository::new(account, name).has(digest).await,
+        None => Ok(false),
     }
 }
 
@@ -229,6 +251,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         );
         checks.extend(records(facts));
         checks.extend(waiting(facts));
+        checks.push(runner_image(facts));
         checks.push(secrets_kept(facts));
         checks.push(log_writers(facts));
         checks.extend(facts.api.as_ref().map(|api| key(facts, api)));
@@ -491,6 +514,23 @@ fn waiting(facts: &Facts) -> Vec<Check> {
     checks
 }
 
+fn runner_image(facts: &Facts) -> Check {
+    let name = "runner image";
+    match &facts.runner_image {
+        Ok(true) => Check::ok(name, "tasks find it"),
+        Ok(false) => Check::wrong(
+            name,
+            "the image of the program inside tasks is gone, so no task can start",
+            facts.command("upgrade"),
+        ),
+        Err(why) => Check::wrong(
+            name,
+            why,
+            "give these credentials the right to look into the stack's image repository",
+        ),
+    }
+}
+
 fn secrets_kept(facts: &Facts) -> Check {
     let name = "secrets";
     let kept = match &facts.secrets {
@@ -635,6 +675,7 @@ mod tests {
                 values: vec!["TOKEN".into()],
                 unreadable: Vec::new(),
             }),
+            runner_image: Ok(true),
             log_writers: Ok(Writers {
                 administrators: vec!["role/Admin".into()],
                 ..Writers::default()
@@ -677,7 +718,7 @@ mod tests {
             checks.iter().all(|check| check.verdict == CheckVerdict::Ok),
             "{checks:#?}"
         );
-        assert_eq!(checks.len(), 14);
+        assert_eq!(checks.len(), 15);
     }
 
     #[test]
@@ -875,6 +916,26 @@ mod tests {
             "records",
             "exec_9 cannot be read",
             "mycli forget exec_9",
+        );
+    }
+
+    #[test]
+    fn an_image_of_the_runner_that_is_gone() {
+        let facts = |runner_image| Facts {
+            runner_image,
+            ..well()
+        };
+        one_finding(
+            &facts(Ok(false)),
+            "runner image",
+            "no task can start",
+            "mycli upgrade",
+        );
+        one_finding(
+            &facts(Err("denied".into())),
+            "runner image",
+            "denied",
+            "the right to look",
         );
     }
 

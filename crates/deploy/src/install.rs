@@ -12,6 +12,7 @@ use crate::{
     long_arns,
     package::Functions,
     rolling::Rolling,
+    runner_image::{RunnerImage, RunnerRepository},
     service_role::{self, ServiceRole},
     stack::{Setting, StackCondition, StackError, StackProgress, StackSettings, StackView, Stacks},
     table::Table,
@@ -24,14 +25,21 @@ pub(crate) mod outcome;
 pub use outcome::{InstallError, StackChange};
 
 /// The parameters that follow from the code and the account. A user cannot set them.
-pub const OWN_PARAMETERS: [&str; 6] = [
+pub const OWN_PARAMETERS: [&str; 7] = [
     "StackName",
     "CodeBucket",
     "CodePrefix",
     "Version",
     "Architecture",
     "EndpointUrl",
+    RUNNER_IMAGE,
 ];
+
+/// The parameter with the image of the runner.
+pub(crate) const RUNNER_IMAGE: &str = "RunnerImage";
+
+/// The parameter with the processor of runs that name none.
+const DEFAULT_ARCH: &str = "DefaultArch";
 
 /// The parameter with the IAM path of the roles that runs may name.
 const TASK_ROLE_PATH: &str = "TaskRolePath";
@@ -43,6 +51,8 @@ pub struct InstallWish<'a> {
     pub template: &'a Template,
     /// The functions' code.
     pub functions: &'a Functions,
+    /// The image of the program inside tasks.
+    pub runner: &'a RunnerImage,
     /// The version of this program.
     pub version: &'a str,
     /// The parameters to set. The others keep their values, or get their defaults.
@@ -82,10 +92,13 @@ pub async fn deploy(
         None => adopted(account, name, &bucket, &stacks, template, tell).await?,
         stands => stands,
     };
-    upload(&bucket, wish.functions, tell).await?;
-    let own = own_parameters(account, name, &bucket, wish);
     // A stack that holds only an imported table has no settings yet.
     let as_set = before.as_ref().filter(|stack| !stack.is_adopted);
+    check_arch(as_set, wish)?;
+    upload(&bucket, wish.functions, tell).await?;
+    let repository = RunnerRepository::new(account, name);
+    let runner = repository.push(wish.runner, tell).await?;
+    let own = own_parameters(account, name, &bucket, wish, runner);
     let found = found_parameters(account, name, as_set, wish, tell).await?;
     let settings = settings(template, as_set, &own, &found, wish.parameters);
     if as_set.is_none() {
@@ -126,6 +139,11 @@ pub async fn deploy(
         }
     };
     protect(account, name, tell).await;
+    if let Err(error) = repository.expire(&wish.runner.digest()).await {
+        tell(StackProgress::Step(format!(
+            "images of older releases stay for now: {error}"
+        )));
+    }
     Ok(Deployed {
         stack,
         change,
@@ -204,6 +222,17 @@ async fn found_parameters(
         // for a stack of the same name in another region.
         found.insert(TASK_ROLE_PATH, format!("/mycli/{name}.{}/", account.region));
     }
+    if before.is_none()
+        && takes(DEFAULT_ARCH)
+        && let [only] = wish.runner.archs()[..]
+    {
+        if wish.template.default_of(DEFAULT_ARCH) != Some(only.to_string()) {
+            tell(StackProgress::Step(format!(
+                "this mycli was built from source and has the runner for {only} alone: DefaultArch is {only}"
+            )));
+        }
+        found.insert(DEFAULT_ARCH, only.to_string());
+    }
     if before.is_none() && takes(gateway_log::PARAMETER) {
         let what = match gateway_log::look(account)
             .await
@@ -239,6 +268,9 @@ fn check_parameters(
     {
         return Err(InstallError::Own(own.clone()));
     }
+    if !template.parameters().any(|known| known == RUNNER_IMAGE) {
+        return Err(InstallError::OldTemplate(RUNNER_IMAGE));
+    }
     let known: Vec<_> = template
         .parameters()
         .filter(|name| !OWN_PARAMETERS.contains(name))
@@ -249,6 +281,27 @@ fn check_parameters(
             known: known.join(", "),
         }),
         None => Ok(()),
+    }
+}
+
+/// Checks that the runner is there for the processor of runs that name none.
+fn check_arch(before: Option<&StackView>, wish: &InstallWish<'_>) -> Result<(), InstallError> {
+    let of_stack = || before.and_then(|stack| stack.parameters.get(DEFAULT_ARCH));
+    let Some(arch) = wish.parameters.get(DEFAULT_ARCH).or_else(of_stack) else {
+        return Ok(());
+    };
+    let known: Vec<_> = wish
+        .runner
+        .archs()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    match known.contains(arch) {
+        true => Ok(()),
+        false => Err(InstallError::Arch {
+            arch: arch.clone(),
+            known: known.join(" and "),
+        }),
     }
 }
 
@@ -374,8 +427,10 @@ fn own_parameters(
     name: &StackName,
     bucket: &CodeBucket,
     wish: &InstallWish<'_>,
+    runner: String,
 ) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
+        (RUNNER_IMAGE, runner),
         ("StackName", name.to_string()),
         ("CodeBucket", bucket.name().to_owned()),
         ("CodePrefix", wish.functions.prefix()),

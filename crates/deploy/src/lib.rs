@@ -21,6 +21,7 @@ pub mod package;
 pub mod quotas;
 pub mod remove;
 mod rolling;
+pub mod runner_image;
 pub mod secrets;
 mod service_role;
 pub mod stack;

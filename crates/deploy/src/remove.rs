@@ -16,6 +16,7 @@ use crate::{
     bucket::CodeBucket,
     gateway_log::{self, LogRoleFate},
     kept::{self, KeptTable},
+    runner_image::RunnerRepository,
     stack::{Setting, StackCondition, StackError, StackProgress, StackView, Stacks},
     table::Table,
     template::{Template, TemplateError},
@@ -63,6 +64,8 @@ pub struct Removed {
     pub secrets: usize,
     /// Whether there was a bucket.
     pub bucket: bool,
+    /// Whether there was a repository of the runner's images.
+    pub repository: bool,
     /// How many task definitions.
     pub definitions: usize,
 }
@@ -103,6 +106,7 @@ pub async fn remove(
     }
     removed.secrets = remove_secrets(account, name, tell).await?;
     removed.definitions = tasks.forget_definitions(name, tell).await?;
+    removed.repository = RunnerRepository::new(account, name).remove().await?;
     removed.bucket = CodeBucket::new(account, name).remove().await?;
     Ok(removed)
 }

@@ -181,6 +181,12 @@ impl Template {
             .map(String::as_str)
     }
 
+    /// Returns the default of a parameter.
+    pub(crate) fn default_of(&self, parameter: &str) -> Option<String> {
+        let default = &self.0["Parameters"][parameter]["Default"];
+        default.as_str().map(str::to_owned)
+    }
+
     /// Returns the number of resources, including those under a condition.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -2,7 +2,8 @@
 
 use self::start_failure::start_failure;
 use crate::{
-    ecs::{StopCode, Task},
+    container::{FETCH, INIT, RUNNING_WITHIN_MINUTES},
+    ecs::{Container, StopCode, Task},
     execution::MarkerFacts,
 };
 
@@ -49,6 +50,10 @@ pub enum Cause {
     Host(String),
     /// Somebody stopped the task, but not through mycli.
     StoppedOutside(String),
+    /// A container of ours failed, for this cause, before the command started.
+    Helper(&'static str, Box<Cause>),
+    /// The task did not run within [`RUNNING_WITHIN_MINUTES`] of its launch, and was stopped.
+    Stuck,
     /// The task never started, for a reason of no other kind.
     NeverStarted(String),
     /// The container ended without an exit code.
@@ -73,7 +78,9 @@ impl Cause {
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
+            Self::Helper(_, cause) => cause.passes(),
             Self::Pull(_)
+            | Self::Stuck
             | Self::Network(_)
             | Self::SecretThrottled(_)
             | Self::ServiceLinkedRole(_)
@@ -155,6 +162,24 @@ impl std::fmt::Display for Cause {
                 f.write_str("Spot interruption: Fargate Spot took its capacity back (--retry-on spot tries again)")
             }
             Self::Host(why) => write!(f, "the host failed: {why}"),
+            Self::Helper(container, cause) => match &**cause {
+                Self::OutOfMemory(_) => write!(
+                    f,
+                    "out of memory: container {container}, which fetches the repository, used more than the task has; ask for \
+                     more with --memory"
+                ),
+                Self::Exit(code) => write!(f, "container {container} of mycli failed with exit code {code}"),
+                Self::Manifest(why) | Self::ImageNotFound(why) | Self::Pull(why) | Self::EntryPoint(why) => write!(
+                    f,
+                    "container {container} of mycli could not start, which is no fault of this run (`mycli doctor` looks at its \
+                     image, `mycli upgrade` pushes it again): {why}"
+                ),
+                cause => write!(f, "container {container} of mycli: {cause}"),
+            },
+            Self::Stuck => write!(
+                f,
+                "the task did not run within {RUNNING_WITHIN_MINUTES} minutes of its launch, and was stopped"
+            ),
             Self::StoppedOutside(why) => write!(f, "the task was stopped from outside mycli: {why}"),
             Self::NeverStarted(why) => write!(f, "the task never started: {why}"),
             Self::NoExitCode(why) => write!(f, "the container ended without an exit code: {why}"),
@@ -193,13 +218,17 @@ fn is_rate_limited(why: &str) -> bool {
 #[must_use]
 pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     let container = task.container();
-    let exit_code = container.and_then(|c| c.exit_code);
+    // ECS gives an exit code (143) also to a container that never ran (amazon-ecs-agent PR#3218).
+    let exit_code = container
+        .and_then(|c| c.exit_code)
+        .filter(|_| said.of_its_run());
     let words = words(task);
     if container
         .and_then(|c| c.reason.as_deref())
         .is_some_and(is_out_of_memory)
     {
-        return Some(Cause::OutOfMemory(exit_code));
+        // Only what runs uses memory.
+        return Some(Cause::OutOfMemory(container.and_then(|c| c.exit_code)));
     }
     match task.stop_code.as_ref() {
         Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => {
@@ -216,12 +245,19 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
         Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => {
             return Some(Cause::StoppedOutside(words));
         }
-        Some(StopCode::TaskFailedToStart) => return Some(start_failure(words)),
+        Some(StopCode::TaskFailedToStart) => {
+            return Some(helper_failure(task).unwrap_or_else(|| start_failure(words)));
+        }
         // Public reports show Spot events without a stop code.
         Some(StopCode::Other(_)) | None if words.contains("Spot Task was interrupted") => {
             return Some(Cause::Spot(exit_code));
         }
         Some(StopCode::EssentialContainerExited | StopCode::Other(_)) | None => {}
+    }
+    if !said.of_its_command()
+        && let Some(cause) = helper_failure(task)
+    {
+        return Some(cause);
     }
     if let Some(why) = &said.set_up_failure {
         return Some(Cause::SetUp(why.clone()));
@@ -241,7 +277,24 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     }
 }
 
-/// ECS's messages of the task and of the container, without repetition.
+/// The failure of a container of ours that ECS gives a reason for, or of `init`, without which
+/// nothing can start. What else fails in `fetch` it has told to `main`.
+fn helper_failure(task: &Task) -> Option<Cause> {
+    let of = |name: &'static str, container: &Container| {
+        let cause = match (&container.reason, container.exit_code) {
+            (Some(reason), code) if is_out_of_memory(reason) => Cause::OutOfMemory(code),
+            (Some(reason), _) => start_failure(reason.clone()),
+            (None, Some(code)) if name == INIT && code != 0 => Cause::Exit(code),
+            (None, _) => return None,
+        };
+        Some(Cause::Helper(name, Box::new(cause)))
+    };
+    [INIT, FETCH]
+        .into_iter()
+        .find_map(|name| of(name, task.named(name)?))
+}
+
+/// ECS's messages of the task and of the container of the command, without repetition.
 fn words(task: &Task) -> String {
     let stopped = task.stopped_reason.as_deref().unwrap_or_default();
     let container = task
@@ -273,11 +326,72 @@ fn is_out_of_memory(reason: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// The cause of a task whose command has started.
     fn stopped(json: &str) -> Option<Cause> {
-        of(
-            &serde_json::from_str(json).expect("ECS's JSON"),
-            &MarkerFacts::default(),
-        )
+        let started = MarkerFacts {
+            started_at: Some(crate::Timestamp::default()),
+            ..MarkerFacts::default()
+        };
+        of(&serde_json::from_str(json).expect("ECS's JSON"), &started)
+    }
+
+    /// The cause of a task whose log says nothing.
+    fn silent(json: &str) -> Option<Cause> {
+        let task = serde_json::from_str(json).expect("ECS's JSON");
+        of(&task, &MarkerFacts::default())
+    }
+
+    fn said(cause: Option<Cause>) -> String {
+        cause.map(|cause| cause.to_string()).unwrap_or_default()
+    }
+
+    /// ECS gives a container that never ran 143.
+    #[test]
+    fn an_exit_code_without_a_line_of_the_runner_is_none() {
+        for code in [0, 1, 143] {
+            let cause = silent(&format!(
+                r#"{{"stopCode":"EssentialContainerExited","containers":[{{"name":"main","exitCode":{code}}}]}}"#
+            ));
+            assert!(matches!(cause, Some(Cause::NoExitCode(_))), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn the_container_that_failed_is_named() {
+        let task = |init: &str, fetch: &str, main: &str| {
+            format!(
+                r#"{{"stopCode":"EssentialContainerExited","containers":[{{"name":"init"{init}}},{{"name":"fetch"{fetch}}},{{"name":"main"{main}}}]}}"#
+            )
+        };
+        let pull = r#","reason":"CannotPullContainerError: pull image manifest has been retried 1 time(s): not found""#;
+        let ours = silent(&task(pull, "", r#","exitCode":143"#));
+        assert!(
+            said(ours.clone()).starts_with("container init of mycli could not start"),
+            "{ours:?}"
+        );
+        assert!(!ours.is_some_and(|cause| cause.passes()));
+        let slow = r#","reason":"CannotPullContainerError: dial tcp: i/o timeout""#;
+        let ours = silent(&task(slow, "", ""));
+        assert!(ours.is_some_and(|cause| cause.passes()));
+        let failed = silent(&task(r#","exitCode":1"#, "", ""));
+        assert!(said(failed).starts_with("container init of mycli failed with exit code 1"));
+        // What `fetch` could tell itself, it told: ECS's reason is more only if there is one.
+        let told = MarkerFacts {
+            set_up_at: Some(crate::Timestamp::default()),
+            set_up_failure: Some("no branch x".into()),
+            ..MarkerFacts::default()
+        };
+        let of_task = |json: &str| of(&serde_json::from_str(json).expect("ECS's JSON"), &told);
+        let main = r#","exitCode":125"#;
+        let plain = of_task(&task("", r#","exitCode":1"#, main));
+        assert_eq!(plain, Some(Cause::SetUp("no branch x".into())));
+        let memory =
+            r#","exitCode":137,"reason":"OutOfMemoryError: Container killed due to memory usage""#;
+        let killed = of_task(&task("", memory, main));
+        assert!(said(killed).starts_with("out of memory: container fetch"));
+        // A command that ran is never blamed on what came before it.
+        let ran = stopped(&task("", memory, r#","exitCode":3"#));
+        assert_eq!(ran, Some(Cause::Exit(3)));
     }
 
     fn failed_to_start(reason: &str) -> Cause {

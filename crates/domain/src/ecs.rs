@@ -8,7 +8,11 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Timestamp, id::AttemptId};
+use crate::{
+    Timestamp,
+    container::{FETCH, INIT, MAIN},
+    id::AttemptId,
+};
 
 mod task_arn;
 mod task_status;
@@ -18,9 +22,6 @@ pub use task_status::TaskStatus;
 
 /// The `detail-type` of the events that the state tracker reads.
 pub const TASK_STATE_CHANGE: &str = "ECS Task State Change";
-
-/// The name of the only container of each task. It is a part of its log stream's name.
-pub const CONTAINER: &str = "main";
 
 /// A task, as in the `detail` of an event (times are ISO 8601) and in `DescribeTasks` (times are
 /// seconds since the epoch).
@@ -68,26 +69,49 @@ pub struct Task {
 }
 
 impl Task {
-    /// The only container, once the task shows it.
+    /// The container of the command, once the task shows it.
     #[must_use]
     pub fn container(&self) -> Option<&Container> {
-        self.containers.iter().find(|c| c.name == CONTAINER)
+        self.named(MAIN)
+    }
+
+    /// The container of this name, once the task shows it.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|one| one.name == name)
+    }
+
+    /// The containers of ours, which prepare the one of the command.
+    pub fn helpers(&self) -> impl Iterator<Item = &Container> {
+        [INIT, FETCH]
+            .into_iter()
+            .filter_map(|name| self.named(name))
     }
 
     /// The fields of a snapshot that a record keeps: those that a decision or a phase's length
     /// depends on. The attempt has the ARN.
     #[must_use]
     pub fn essence(&self) -> Self {
-        let main = |container: &Container| Container {
+        let essence = |container: &Container| Container {
             name: container.name.clone(),
-            image_digest: container.image_digest.clone(),
+            image_digest: container
+                .image_digest
+                .clone()
+                .filter(|_| container.name == MAIN),
             exit_code: container.exit_code,
             reason: container.reason.clone(),
             ..Container::default()
         };
+        // A container of ours that did its work is not worth the room.
+        let told = self.helpers().filter(|container| container.has_failed());
         Self {
             last_status: self.last_status.clone(),
-            containers: self.container().map(main).into_iter().collect(),
+            containers: self
+                .container()
+                .into_iter()
+                .chain(told)
+                .map(essence)
+                .collect(),
             stop_code: self.stop_code.clone(),
             stopped_reason: self.stopped_reason.clone(),
             version: self.version,
@@ -129,6 +153,14 @@ pub struct Container {
     pub exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl Container {
+    /// Whether it ended otherwise than with 0. ECS gives a reason to one that could not be started.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.reason.is_some() || self.exit_code.is_some_and(|code| code != 0)
+    }
 }
 
 /// Why a task stopped (ECS API model, `TaskStopCode`). A new code becomes [`StopCode::Other`].

@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     Timestamp,
-    ecs::{RunTaskInput, Task, TaskArn, TaskStatus},
+    container::{INIT, RUNNING_WITHIN_MINUTES},
+    ecs::{Container, RunTaskInput, Task, TaskArn, TaskStatus},
     id::{AttemptId, ExecutionId},
     key::Role,
     limit::{Allocation, CapacityPool, LimitKey},
@@ -352,7 +353,7 @@ pub struct Attempt {
     pub pool: CapacityPool,
     /// The CPU units of the pool that it holds while it is not closed.
     pub cpu: u32,
-    /// Known to the script and to mycli only, so that the command cannot forge a marker line.
+    /// Known to the runner and to mycli only, so that the command cannot forge a marker line.
     pub nonce: String,
     /// The exact input of `RunTask`, from before the call until the task is known.
     pub run_task: Option<RunTaskInput>,
@@ -389,7 +390,7 @@ pub struct RepeatedCall {
     pub refused: bool,
 }
 
-/// The facts from the script's marker lines; each line appears at most once.
+/// The facts from the runner's marker lines; each line appears at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MarkerFacts {
@@ -433,6 +434,18 @@ impl MarkerFacts {
         }
     }
 
+    /// Whether a marker line shows that the runner ran in the container of the command.
+    #[must_use]
+    pub fn of_its_run(&self) -> bool {
+        self.set_up_at.is_some() || self.of_its_command() || self.set_up_failure.is_some()
+    }
+
+    /// Whether a marker line shows that the command ran.
+    #[must_use]
+    pub fn of_its_command(&self) -> bool {
+        self.started_at.is_some() || self.exit.is_some() || self.timed_out
+    }
+
     /// Whether the marker lines say how it ended.
     #[must_use]
     pub fn is_conclusive(&self) -> bool {
@@ -468,7 +481,7 @@ impl Attempt {
                 .is_some_and(|task| task.last_status == TaskStatus::Stopped)
     }
 
-    /// Whether its outcome can only be known from its log: the task stopped, but the script's last
+    /// Whether its outcome can only be known from its log: the task stopped, but the runner's last
     /// marker line was not delivered.
     #[must_use]
     pub fn needs_its_log(&self) -> bool {
@@ -496,7 +509,15 @@ impl Attempt {
     /// Whether the command may have started. Such a command is not run again unless the user asked.
     #[must_use]
     pub fn may_have_started(&self) -> bool {
-        let container = self.task.as_ref().and_then(Task::container);
+        let task = self.task.as_ref();
+        // Without the runner, which `init` brings in, nothing starts.
+        let is_without_runner = task
+            .and_then(|task| task.named(INIT))
+            .is_some_and(Container::has_failed);
+        if is_without_runner && !self.markers.of_its_run() {
+            return false;
+        }
+        let container = task.and_then(Task::container);
         self.started_at().is_some() || container.is_some_and(|c| c.exit_code.is_some())
     }
 
@@ -648,8 +669,12 @@ impl Execution {
     /// The reason that ECS is given for stopping its task and shows as `stoppedReason`.
     #[must_use]
     pub fn stop_reason(&self) -> String {
+        let never_ran = |attempt: &Attempt| attempt.started_at().is_none();
         match &self.cancel {
             Some(cancel) => format!("cancelled by {}", cancel.by),
+            None if self.open_attempt().is_some_and(never_ran) => {
+                format!("not running {RUNNING_WITHIN_MINUTES} minutes after its launch")
+            }
             None => "past its timeout".to_owned(),
         }
     }

@@ -153,44 +153,6 @@ pub fn secrets_of(repo: &RepoUrl) -> &'static [&'static str] {
     }
 }
 
-/// The prefixes of the names for [`steers_set_up`].
-const STEERING_PREFIXES: [&str; 15] = [
-    "BASH_", "CURL_", "DYLD_", "GCONV_", "GIT_", "GNUTLS_", "LD_", "MALLOC_", "NSS_", "OPENSSL_",
-    "PERL", "PYTHON", "SSH_", "SSL", "XDG_",
-];
-/// The whole names for [`steers_set_up`].
-const STEERING_NAMES: [&str; 15] = [
-    "CDPATH",
-    "ENV",
-    "GLIBC_TUNABLES",
-    "HOME",
-    "HOSTALIASES",
-    "LOCALDOMAIN",
-    "LOCPATH",
-    "NETRC",
-    "NLSPATH",
-    "PATH",
-    "PS4",
-    "RESOLV_HOST_CONF",
-    "RES_OPTIONS",
-    "SHELL",
-    "ZDOTDIR",
-];
-
-/// Whether an environment variable decides which programs and libraries run, which server is
-/// contacted, or which of its answers are trusted. This covers proxies, TLS, the loader, git, ssh
-/// and the resolver. A request's own variables of these names are hidden from the set-up, because
-/// the set-up has credentials.
-#[must_use]
-pub fn steers_set_up(name: &str) -> bool {
-    let upper = name.to_ascii_uppercase();
-    upper.ends_with("_PROXY")
-        || STEERING_NAMES.contains(&upper.as_str())
-        || STEERING_PREFIXES
-            .iter()
-            .any(|prefix| upper.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,31 +188,6 @@ mod tests {
                 matches!(text.parse::<GitHost>(), Err(GitHostError::NoHost(_))),
                 "{text}"
             );
-        }
-    }
-
-    #[test]
-    fn what_steers_the_set_up_is_known_by_its_name() {
-        for name in [
-            "https_proxy",
-            "HTTPS_PROXY",
-            "all_proxy",
-            "LD_PRELOAD",
-            "GIT_SSL_NO_VERIFY",
-            "SSLKEYLOGFILE",
-            "PATH",
-        ] {
-            assert!(steers_set_up(name), "{name}");
-        }
-        for name in [
-            "TF_VAR_x",
-            "LDAP_URL",
-            "PATHS",
-            "AWS_REGION",
-            "TMPDIR",
-            "DEBUG",
-        ] {
-            assert!(!steers_set_up(name), "{name}");
         }
     }
 }

@@ -121,7 +121,7 @@ pub struct LogCursor {
     pub ends: LogEnds,
 }
 
-/// Which of the marker lines at the end of a log were seen. The script writes one on stdout and one
+/// Which of the marker lines at the end of a log were seen. The runner writes one on stdout and one
 /// on stderr, and they arrive in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogEnds {
@@ -146,7 +146,7 @@ impl LogEnds {
     }
 }
 
-/// The cursor as callers carry it. A cursor without `h` is from a release whose script wrote only
+/// The cursor as callers carry it. A cursor without `h` is from a release whose program wrote only
 /// one `ended` marker.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ pub mod announcement;
 pub mod api;
 pub mod backoff;
 pub mod cause;
+pub mod container;
 pub mod ecs;
 pub mod error;
 pub mod execution;
@@ -27,7 +28,7 @@ pub mod principal;
 pub mod quota;
 pub mod request;
 pub mod scheduler;
-pub mod script;
+
 pub mod secret;
 pub mod settings;
 pub mod stored;

@@ -1,4 +1,4 @@
-//! The marker lines: lines that the script writes into a task's output for mycli,
+//! The marker lines: lines that the runner writes into a task's output for mycli,
 //! `::mycli:<nonce>:<version>:<word>[:<value>]`. A line without a version is from before versions
 //! existed.
 //!
@@ -30,7 +30,7 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: the set-up failed; the command did not start.
     Fail(String),
-    /// `ended`: the script writes nothing more to this stream. It is written to stdout and to
+    /// `ended`: the runner writes nothing more to this stream. It is written to stdout and to
     /// stderr, so that a log with both is complete.
     Ended,
     /// A word or a version of a newer release. This release ignores it, and does not count it as
@@ -56,15 +56,6 @@ const WORDS: [&str; 7] = [
 #[must_use]
 pub fn token(nonce: &str, word: &str) -> String {
     hex::encode(&Sha256::digest(format!("{nonce}:{word}"))[..16])
-}
-
-/// The tokens that the script gets instead of the nonce: `word=token` for every word, separated by
-/// spaces.
-#[must_use]
-pub fn tokens(nonce: &str) -> String {
-    WORDS
-        .map(|word| format!("{word}={}", token(nonce, word)))
-        .join(" ")
 }
 
 /// Splits a line of output into the command's own text and the marker at its end, if there is one
@@ -280,8 +271,6 @@ mod tests {
                 );
             }
         }
-        assert_eq!(tokens(NONCE).split(' ').count(), WORDS.len());
-        assert!(!tokens(NONCE).contains(NONCE));
     }
 
     proptest! {

@@ -5,9 +5,9 @@ use thiserror::Error;
 
 use crate::{
     Timestamp,
+    container::variable,
     git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitHost},
     key::{Caller, Role},
-    script::variable,
 };
 
 /// The most bytes of `NAME=value` in an environment: `MAX_ARG_STRLEN` of Linux

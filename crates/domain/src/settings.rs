@@ -4,8 +4,9 @@ use crate::{
     ecs::NetworkConfiguration,
     limit::{CapacityPool, RateKey},
     quota::{Quotas, Rate},
-    request::{Defaults, FieldError, LaunchRequest, Place},
+    request::{Defaults, FieldError, ImageRef, LaunchRequest, Place},
 };
+use serde::{Deserialize, Serialize};
 
 /// The settings of one installation (a stack on AWS, or one machine).
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Settings {
     /// The roles and secrets of the account that a request may name; `None` on one machine, where
     /// nothing is checked.
     pub allowed: Option<Allowed>,
+    /// The images that bring the runner into a task; `None` on one machine.
+    pub runner_images: Option<RunnerImages>,
     /// The network that tasks are in; `None` on one machine.
     pub network: Option<NetworkConfiguration>,
     /// The stack's name as a tag of tasks, if costs are to be split by tags.
@@ -40,6 +43,17 @@ pub struct Settings {
     /// How many seconds after a task's end more of its output may arrive. CloudWatch Logs shows a
     /// line some time after it was written, a file shows it at once.
     pub log_delay_seconds: u32,
+}
+
+/// The images of the containers of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerImages {
+    /// The runner's own image, pinned by its digest.
+    pub runner: ImageRef,
+    /// An image with git, which fetches repositories in place of our library, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub git: Option<ImageRef>,
 }
 
 impl Settings {

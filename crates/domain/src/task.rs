@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
+    container::{FETCH, MAIN, PROGRAM, place, variable},
+    ecs::{ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
     execution::Execution,
-    git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN},
+    git::{GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN},
     git_access::GitAccess,
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
@@ -15,8 +16,7 @@ use crate::{
         Arch, Depth, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret,
         SecretName, Source,
     },
-    script::{self, variable},
-    settings::Settings,
+    settings::{RunnerImages, Settings},
 };
 
 /// The most characters of a task's overrides, JSON punctuation included (ECS API reference,
@@ -31,17 +31,25 @@ pub struct TaskDefinition {
     pub image: Option<ImageRef>,
     /// The processor's architecture.
     pub arch: Arch,
-    /// Always `/bin/sh -c`, so that an image's own ENTRYPOINT does not matter.
+    /// Always the runner, so that an image's own ENTRYPOINT does not matter.
     pub entry_point: Vec<String>,
-    /// The script.
+    /// The runner's arguments.
     pub command: Vec<String>,
-    /// The variables that are filled from secrets when the task starts.
+    /// The variables that are filled from secrets when the task starts. Those for the fetch
+    /// ([`variable::is_for_fetch`]) are for that container alone.
     pub secrets: Vec<SecretMapping>,
     /// The credentials for a private registry.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub registry_secret: Option<RegistrySecret>,
     /// The log group of the output.
     pub log_group: String,
+    /// The images of the containers that bring in the runner and the repository; `None` on one
+    /// machine, where mycli itself does that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub helpers: Option<RunnerImages>,
+    /// Whether there is a repository to fetch.
+    #[serde(default)]
+    pub fetches: bool,
 }
 
 /// A variable filled from a secret.
@@ -62,16 +70,23 @@ impl TaskDefinition {
             .secrets
             .iter()
             .map(|name| mapping(name.as_str(), name));
+        let fetches = request.source.is_some();
+        let helpers = settings.runner_images.clone().map(|images| RunnerImages {
+            git: images.git.filter(|_| fetches),
+            ..images
+        });
         Self {
             image: request.image.clone(),
             arch: request.arch,
-            entry_point: vec!["/bin/sh".into(), "-c".into()],
-            command: vec![script::text().to_owned()],
+            entry_point: vec![format!("{}/{PROGRAM}", place::PROGRAMS)],
+            command: vec!["run".to_owned()],
             secrets: asked
                 .chain(git.secrets.iter().filter_map(|name| git_secret(name)))
                 .collect(),
             registry_secret: request.registry_secret.clone(),
             log_group: settings.log_group.clone(),
+            helpers,
+            fetches,
         }
     }
 
@@ -94,11 +109,19 @@ impl TaskDefinition {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
+        let helpers = self.helpers.as_ref();
+        let image = |image: Option<&ImageRef>| image.map(ToString::to_string).unwrap_or_default();
+        let helpers = [
+            image(helpers.map(|images| &images.runner)),
+            image(helpers.and_then(|images| images.git.as_ref())),
+            self.fetches.to_string(),
+        ];
         let words = self
             .entry_point
             .iter()
             .chain(&self.command)
-            .chain([&registry]);
+            .chain([&registry])
+            .chain(&helpers);
         let secrets = self
             .secrets
             .iter()
@@ -205,7 +228,8 @@ fn tag_value(text: &str) -> String {
     text.chars().map(allowed).take(256).collect()
 }
 
-/// The overrides of a run: sizes and the container's environment.
+/// The overrides of a run: sizes, and the environments of `main` and, if there is a repository, of
+/// `fetch`.
 #[must_use]
 pub fn overrides(
     request: &LaunchRequest,
@@ -226,8 +250,25 @@ pub fn overrides(
     ];
     let flag = |name: &str, is_set: bool| is_set.then(|| pair(name, "1"));
     environment.extend(flag(variable::WORDS, request.command.is_words()));
-    if let Some(source) = &request.source {
-        environment.push(pair(variable::REPO, source.repo.as_str()));
+    environment.extend(request.source.iter().flat_map(|source| {
+        let without = git.without.as_deref();
+        let without = without.map(|why| pair(variable::WITHOUT, why));
+        [pair(variable::REPO, source.repo.as_str())]
+            .into_iter()
+            .chain(without)
+    }));
+    environment.extend(
+        request
+            .env
+            .iter()
+            .map(|(name, value)| pair(name.as_str(), value)),
+    );
+    let main = ContainerOverride {
+        name: MAIN.to_owned(),
+        environment,
+    };
+    let fetch = request.source.as_ref().map(|source| {
+        let mut environment = vec![pair(variable::REPO, source.repo.as_str())];
         environment.extend(
             source
                 .reference
@@ -239,8 +280,6 @@ pub fn overrides(
         environment.extend(flag(variable::SUBMODULES, source.submodules));
         environment.extend(flag(variable::LFS, source.lfs));
         environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
-        let without = git.without.as_deref();
-        environment.extend(without.map(|why| pair(variable::WITHOUT, why)));
         for (secret, variable) in [
             (GIT_TOKEN, variable::GIT_TOKEN_HOSTS),
             (GIT_SSH_KEY, variable::SSH_KEY_HOSTS),
@@ -250,34 +289,16 @@ pub fn overrides(
                 hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
             environment.extend(hosts.map(|hosts| pair(variable, &hosts.join(" "))));
         }
-    }
-    let is_held = |name: &str| request.source.is_some() && git::steers_set_up(name);
-    let held: Vec<_> = request
-        .env
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .filter(|name| is_held(name))
-        .collect();
-    if !held.is_empty() {
-        environment.push(pair(variable::HELD, &held.join(" ")));
-    }
-    environment.extend(
-        request
-            .env
-            .iter()
-            .map(|(name, value)| match is_held(name.as_str()) {
-                true => pair(&format!("{}{name}", variable::HELD_PREFIX), value),
-                false => pair(name.as_str(), value),
-            }),
-    );
+        ContainerOverride {
+            name: FETCH.to_owned(),
+            environment,
+        }
+    });
     TaskOverride {
         cpu: request.size.cpu().to_string(),
         memory: request.size.memory().to_string(),
         task_role_arn: request.task_role.as_ref().map(ToString::to_string),
-        container_overrides: vec![ContainerOverride {
-            name: CONTAINER.to_owned(),
-            environment,
-        }],
+        container_overrides: [main].into_iter().chain(fetch).collect(),
     }
 }
 
@@ -289,7 +310,7 @@ fn characters(overrides: &TaskOverride) -> usize {
         .count()
 }
 
-/// The user name that goes with the token. GitLab requires `oauth2`; the script's default is right
+/// The user name that goes with the token. GitLab requires `oauth2`; the runner's default is right
 /// for GitHub (GitLab and GitHub docs on HTTPS tokens).
 fn git_user(source: &Source) -> Option<&'static str> {
     source

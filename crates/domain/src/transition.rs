@@ -12,6 +12,7 @@ use crate::{
     Timestamp,
     backoff::Backoff,
     cause::{self, Cause},
+    container::RUNNING_WITHIN_MINUTES,
     ecs::{RunTaskInput, StopCode, Task, TaskStatus},
     execution::{
         Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
@@ -35,7 +36,7 @@ const RETRY: Backoff = Backoff {
     first: Duration::from_secs(5),
     longest: Duration::from_secs(300),
 };
-/// How long the set-up of the script may take (DESIGN §6).
+/// How long the set-up of the runner may take (DESIGN §6).
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
@@ -47,7 +48,7 @@ const EVENTS_MAX: usize = 48;
 /// The most repeated calls of `RunTask` that a launch remembers. They are between seconds and a
 /// minute apart, so ECS surely lists a task that an earlier, forgotten call started.
 const CALLS_MAX: usize = 8;
-/// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
+/// How much later than the runner itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
 
 /// An observation about an attempt.
@@ -410,7 +411,10 @@ impl Execution {
         ) {
             (Some(started), _) => (started, own),
             (None, Some(started)) => (started, own + SET_UP_SECONDS),
-            (None, None) => return false,
+            (None, None) => {
+                let minutes = TimeDelta::minutes(RUNNING_WITHIN_MINUTES);
+                return now > attempt.last_called_at() + minutes;
+            }
         };
         now > from + TimeDelta::seconds(i64::from(allowed))
     }
@@ -534,7 +538,12 @@ impl Execution {
                 reason: format!("timed out after {timeout}"),
             }));
         }
-        if attempt.overdue {
+        // A task that was taken away may be past its time by the time it ends.
+        let is_overdue = attempt.overdue && !attempt.was_taken_away();
+        if is_overdue && attempt.started_at().is_none() && self.cancel.is_none() {
+            return Some(Verdict::Cause(Cause::Stuck));
+        }
+        if is_overdue {
             let reason = format!("stopped because it was far past its timeout of {timeout}");
             return Some(Verdict::Outcome(Outcome::TimedOut { reason }));
         }
@@ -551,7 +560,7 @@ impl Execution {
     }
 
     /// Whether ECS's report alone proves a success. All marker lines but the last were seen, and
-    /// the task ended by itself with exit code 0. The script exits with 0 only if the command did.
+    /// the task ended by itself with exit code 0. The runner exits with 0 only if the command did.
     fn surely_succeeded(&self, attempt: &Attempt) -> bool {
         let ended_well = |task: &Task| {
             task.stop_code == Some(StopCode::EssentialContainerExited)
@@ -712,7 +721,7 @@ impl Attempt {
 
     /// Whether this observation need not be stored, which saves a write: nothing follows from it
     /// now, and the task's end will report it again. There are two cases: a snapshot of a running
-    /// task whose start the marker lines have already shown, and a success that the script reports
+    /// task whose start the marker lines have already shown, and a success that the runner reports
     /// before ECS does.
     fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
         match observation {
@@ -744,13 +753,24 @@ impl Attempt {
             .is_some_and(|task| task.last_status == TaskStatus::Running)
     }
 
+    /// Whether Spot took the task's capacity back, or its host failed.
+    fn was_taken_away(&self) -> bool {
+        let codes = [
+            StopCode::SpotInterruption,
+            StopCode::TerminationNotice,
+            StopCode::InfrastructureHealth,
+        ];
+        let code = self.task.as_ref().and_then(|task| task.stop_code.as_ref());
+        code.is_some_and(|code| codes.contains(code))
+    }
+
     fn failed_to_start(&self) -> bool {
         self.task
             .as_ref()
             .is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
     }
 
-    /// Why the task ended. Where ECS has no exit code, the script's marker lines count. Without
+    /// Why the task ended. Where ECS has no exit code, the runner's marker lines count. Without
     /// either the attempt is `LOST`.
     fn cause(&self) -> Verdict {
         let cause = match (&self.task, self.gone) {
@@ -812,6 +832,7 @@ mod tests {
             defaults: Defaults::aws(),
             quotas: Quotas::default(),
             run_task_rate: None,
+            runner_images: None,
             spot_fallback_after: None,
             definitions_rate: None,
             allowed: None,

@@ -19,9 +19,9 @@ use std::{
 };
 
 use domain::{
+    container as in_task,
     marker::{self, Marker},
     ports::{Clock, LogLine},
-    script,
 };
 use runner::{
     log::{LogWriter, decode},
@@ -569,8 +569,8 @@ impl<'a> Tail<'a> {
             match marker::split(self.nonce, &line.text).1 {
                 Some(Marker::Start) => self.has_started = true,
                 Some(Marker::Exit(code)) => self.outcome = Some(code),
-                Some(Marker::Timeout) => self.outcome = Some(script::EXIT_TIMED_OUT),
-                Some(Marker::Fail(_)) => self.outcome = Some(script::EXIT_SET_UP_FAILED),
+                Some(Marker::Timeout) => self.outcome = Some(in_task::EXIT_TIMED_OUT),
+                Some(Marker::Fail(_)) => self.outcome = Some(in_task::EXIT_SET_UP_FAILED),
                 _ => {}
             }
         }
@@ -655,7 +655,7 @@ mod tests {
         async fn start(&self, command: &str, timeout: u64) -> Running {
             let folders = self.runner.folders(TASK);
             let given = [(
-                script::variable::ATTEMPT_ID.to_owned(),
+                in_task::variable::ATTEMPT_ID.to_owned(),
                 self.attempt.clone(),
             )];
             let environment = clean_environment(&folders).into_iter().chain(given);

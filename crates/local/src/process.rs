@@ -1,7 +1,7 @@
 //! Processes of tasks on the host. They are identified by pid and start time, found by their
 //! attempt, and killed together with all processes that they started.
 
-use domain::{id::AttemptId, script};
+use domain::{container::variable, id::AttemptId};
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ pub fn keep_inherited_files() {
 /// adopted children, which is enough if it has run during the whole attempt.
 pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     let group = leader.has_group().then_some(leader.pid);
-    let variable = format!("{}={attempt}", script::variable::ATTEMPT_ID);
+    let variable = format!("{}={attempt}", variable::ATTEMPT_ID);
     // Processes that fork while they are being killed need more than one pass.
     for _ in 0..50 {
         if let Some(pid) = group.and_then(Pid::from_raw) {

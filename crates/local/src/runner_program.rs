@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
@@ -24,6 +25,45 @@ pub struct ContainerProgram {
     pub digest: String,
     /// The file.
     pub bytes: Cow<'static, [u8]>,
+}
+
+/// The processor of the machine that mycli was built for.
+#[must_use]
+pub fn own_arch() -> Arch {
+    match std::env::consts::ARCH {
+        "aarch64" => Arch::Arm64,
+        _ => Arch::X86_64,
+    }
+}
+
+/// The programs for tasks on AWS: those that lie beside the functions' code, and the one that mycli
+/// carries.
+///
+/// # Errors
+/// The reason in words: a file cannot be read, or is no program for its processor.
+pub fn for_image(folders: &[PathBuf]) -> Result<BTreeMap<Arch, Cow<'static, [u8]>>, String> {
+    let mut programs = BTreeMap::new();
+    if platform::IS_A_CONTAINERS {
+        programs.insert(own_arch(), PROGRAM.into());
+    }
+    for arch in [Arch::Arm64, Arch::X86_64] {
+        let name = format!("{}-{arch}", runner::PROGRAM);
+        let mut paths = folders.iter().map(|folder| folder.join(&name));
+        let Some(path) = paths.find(|path| path.exists()) else {
+            continue;
+        };
+        let bytes = fs::read(&path)
+            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        check(&bytes, Some(arch)).map_err(|why| format!("{} {why}", path.display()))?;
+        programs.insert(arch, bytes.into());
+    }
+    match programs.is_empty() {
+        true => Err(format!(
+            "there is no {0} for tasks: looked for {0}-arm64 and {0}-x86_64 beside the functions' code",
+            runner::PROGRAM
+        )),
+        false => Ok(programs),
+    }
 }
 
 /// The program for the containers of an engine: the file that the user has named, or the program
@@ -49,10 +89,7 @@ pub fn for_containers(
             bytes: bytes.into(),
         });
     }
-    let own = match std::env::consts::ARCH {
-        "aarch64" => Arch::Arm64,
-        _ => Arch::X86_64,
-    };
+    let own = own_arch();
     match engine {
         Some(engine) if engine != own || !platform::IS_A_CONTAINERS => Err(format!(
             "containers need mycli-runner for linux/{engine}, and this mycli carries it for {}/{own}: name its \
@@ -76,9 +113,7 @@ fn check(file: &[u8], engine: Option<Arch>) -> Result<(), String> {
         _ => return Err("is no program for Linux on arm64 or x86_64".to_owned()),
     };
     if let Some(engine) = engine.filter(|engine| *engine != arch) {
-        return Err(format!(
-            "is for {arch}, and the container engine has {engine}"
-        ));
+        return Err(format!("is for {arch}, and one for {engine} is needed"));
     }
     match elf.and_then(|elf| elf.interpreter) {
         Some(_) => Err("needs a loader that an image may not have: build it statically".to_owned()),
@@ -190,7 +225,7 @@ mod tests {
         };
         assert_eq!(check(PROGRAM, None), Ok(()));
         let said = |file: &[u8], arch| check(file, arch).expect_err("refused");
-        assert!(said(PROGRAM, Some(other)).contains("and the container engine has"));
+        assert!(said(PROGRAM, Some(other)).contains("is needed"));
         assert!(said(b"#!/bin/sh\n", None).contains("no program for Linux"));
         assert!(said(b"", None).contains("no program for Linux"));
         let dynamic = fs::read("/bin/true").expect("a program");

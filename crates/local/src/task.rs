@@ -16,7 +16,7 @@ pub struct Launch {
     /// The image to run.
     pub image: ImageRef,
     /// Variables, on top of the image's own. Some are for the runner, which is the container's
-    /// entry point ([`domain::script::variable`]).
+    /// entry point ([`domain::container::variable`]).
     pub environment: Vec<(String, String)>,
     /// Variables with values that are shown nowhere.
     pub secrets: Vec<(String, SecretString)>,

@@ -9,7 +9,8 @@ use std::{
 };
 
 use domain::{
-    ecs::{CONTAINER, Container, RunTaskInput, Task, TaskArn, TaskStatus},
+    container::MAIN,
+    ecs::{Container, RunTaskInput, Task, TaskArn, TaskStatus},
     id::AttemptId,
     ports::{Clock, Described, LaunchError, LogLine, PortError, Tasks},
     task::TaskDefinition,
@@ -37,7 +38,7 @@ const DEFINITION: &str = "a task's definition";
 /// The cluster's name in ARNs.
 pub const CLUSTER: &str = "local";
 const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
-/// How long after TERM the task is killed: the script's own grace of 10 s, plus time for it to
+/// How long after TERM the task is killed: the runner's own grace of 10 s, plus time for it to
 /// finish (DESIGN §6).
 const STOP_SECONDS: u32 = 15;
 
@@ -390,7 +391,7 @@ fn new_task(input: &RunTaskInput) -> Task {
         desired_status: TaskStatus::Running,
         started_by: Some(input.started_by.clone()),
         containers: vec![Container {
-            name: CONTAINER.into(),
+            name: MAIN.into(),
             last_status: Some(TaskStatus::Pending),
             ..Container::default()
         }],
@@ -444,11 +445,13 @@ mod tests {
         TaskDefinition {
             image: None,
             arch: Arch::X86_64,
-            entry_point: vec!["/bin/sh".into(), "-c".into()],
-            command: vec!["true".into()],
+            entry_point: vec!["/mycli/mycli-runner".into()],
+            command: vec!["run".into()],
             secrets: Vec::new(),
             registry_secret: None,
             log_group: "local".into(),
+            helpers: None,
+            fetches: false,
         }
     }
 

@@ -11,6 +11,7 @@ use domain::{
     limit::RateKey,
     ports::{Definitions, LaunchError, LaunchStore, PortError, Tasks},
     quota::Rate,
+    request::Place,
     scheduler::reason::rate_words,
     settings::Settings,
     task::TaskDefinition,
@@ -122,6 +123,14 @@ impl Registered {
         if let Some(arn) = store.definition(&hash).await? {
             self.remember(hash, &arn);
             return Ok(Ensured::Ready(arn));
+        }
+        if definition.helpers.is_none() && settings.defaults.place == Place::Aws {
+            // Lambda changes a function's code and its variables in two calls.
+            return Ok(Ensured::Later {
+                reason: "the stack does not name the runner's image yet: `mycli upgrade` does that"
+                    .into(),
+                pause: TURN,
+            });
         }
         if let Some(rate) = settings.definitions_rate
             && let Some(later) = self.turn(store, rate, &hash, now).await?

@@ -8,7 +8,7 @@ use domain::{
 
 /// Reads the first and the last part of a stream and returns the markers with this nonce.
 ///
-/// The script writes its markers before and after the command's output. The output between them may
+/// The runner writes its markers before and after the command's output. The output between them may
 /// be gigabytes and holds no markers. A part (1 MB or 10,000 lines; API reference, `GetLogEvents`)
 /// is far longer than the lines around the command.
 ///

@@ -582,7 +582,7 @@ fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {
     )))
 }
 
-/// Whether this is the last line that the script writes to one of its two streams.
+/// Whether this is the last line that the runner writes to one of its two streams.
 fn is_end(attempt: &Attempt, line: &LogLine) -> bool {
     marker::split(&attempt.nonce, &line.text).1 == Some(Marker::Ended)
 }

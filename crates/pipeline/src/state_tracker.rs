@@ -1,4 +1,4 @@
-//! The state tracker function: turns ECS's events and the script's marker lines into history, and
+//! The state tracker function: turns ECS's events and the runner's marker lines into history, and
 //! repairs in a sweep each minute what was missed.
 
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ pub const NO_TASKS_LINES: &str = "lines of no task are passed over";
 pub enum Input {
     /// The state of a task changed.
     Task(Box<EventBridgeEvent<Task>>),
-    /// The script wrote marker lines.
+    /// The runner wrote marker lines.
     Lines(LogsEvent),
     /// These executions ended, according to the table's stream.
     Ended(Vec<ExecutionId>),

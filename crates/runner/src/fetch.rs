@@ -16,6 +16,7 @@ use self::{
 };
 pub use self::{
     checkout::check_out,
+    endpoint::Endpoint,
     git::{CREDENTIAL, credential_helper},
     network::ReceivedBytes,
     watch::{CHILD, fetch_in_child, fetch_once},
@@ -34,6 +35,7 @@ const SUBMODULE_LEVELS: u8 = 16;
 mod ask;
 mod checkout;
 mod credentials;
+mod endpoint;
 mod error;
 mod git;
 mod http;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::{PROGRAM, platform};
+use crate::{PROGRAM, order::place, platform};
 
 /// The permissions of a folder in which every user may make files, and remove only their own.
 const FOR_EVERYONE: u32 = 0o1777;
@@ -23,14 +23,19 @@ pub fn program(folder: &Path) -> io::Result<()> {
     fs::rename(draft, folder.join(PROGRAM))
 }
 
-/// Makes a folder that every user may write to.
+/// Makes a workspace: it and the folder for what is handed over belong to every user. With a folder
+/// in it the workspace is not empty. An engine fills an empty volume from the image, and gives it
+/// the image's owner and mode.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn workspace(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(FOR_EVERYONE))
+    for folder in [folder, &folder.join(place::HANDED_OVER)] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(FOR_EVERYONE))?;
+    }
+    Ok(())
 }

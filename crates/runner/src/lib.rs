@@ -7,6 +7,8 @@
 #[cfg(feature = "program")]
 pub mod fetch;
 #[cfg(feature = "program")]
+pub mod hand_over;
+#[cfg(feature = "program")]
 pub mod install;
 pub mod log;
 pub mod order;
@@ -18,4 +20,4 @@ pub mod platform;
 pub mod run;
 
 /// The program's name, by which lists of processes show it.
-pub const PROGRAM: &str = "mycli-runner";
+pub use domain::container::PROGRAM;

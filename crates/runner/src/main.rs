@@ -6,19 +6,23 @@ use std::{
     process::ExitCode,
 };
 
+use domain::request::{Place, RepoUrl};
 use runner::{
     fetch::{self, check_out},
-    install,
+    hand_over, install,
     order::{
-        CheckOutOrder, FetchFault, FetchOrder, FetchOutcome, FetchedCommit, RepositorySource,
-        RunOrder, TaskVariables, place,
+        CheckOutOrder, FetchFault, FetchOrder, FetchOutcome, FetchedCommit, GitProgram,
+        RepositorySource, RunOrder, TaskVariables, place,
     },
     parent, platform, run,
 };
 use serde::de::DeserializeOwned;
 
 /// The subcommands.
-const USAGE: &str = "usage: mycli-runner init FOLDER [WORKSPACE] | fetch | run [-] | --version";
+const USAGE: &str = "usage: mycli-runner init FOLDER [WORKSPACE] | fetch-for-main WORKSPACE [--git=system] | \
+                     fetch | run [-] | --version";
+/// The argument by which real git fetches, instead of our library.
+const BY_GIT: &str = "--git=system";
 /// The argument by which an order comes on stdin.
 const BY_STDIN: &str = "-";
 /// Room for the usual order, so that it is read at once.
@@ -39,6 +43,15 @@ fn main() -> ExitCode {
             argument(2).map(PathBuf::from),
             argument(3).map(PathBuf::from),
         ),
+        "fetch-for-main" => match fetch_for_main(
+            argument(2).map(PathBuf::from),
+            argument(3).is_some_and(|git| git == BY_GIT),
+        ) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        "await-fetch" => answer(|order| hand_over::await_fetch(&order)),
         "fetch" => answer(|order| fetch::fetch_in_child(&order, &mut io::stderr())),
         "check-out" => answer(|order: CheckOutOrder| {
             check_out(order.from.as_deref(), &order.into).map(|id| FetchedCommit {
@@ -84,6 +97,24 @@ fn init(folder: Option<PathBuf>, workspace: Option<PathBuf>) -> io::Result<()> {
     workspace.map_or(Ok(()), |workspace| install::workspace(&workspace))
 }
 
+/// Fetches the repository that this process's variables name, for another container. Returns
+/// whether it is there.
+fn fetch_for_main(workspace: Option<PathBuf>, by_git: bool) -> io::Result<bool> {
+    let workspace = workspace.ok_or_else(|| io::Error::other(USAGE))?;
+    let mut task = task_variables();
+    let repo = task.repo.take().unwrap_or_default();
+    let repo = RepoUrl::parse(&repo, Place::Aws).map_err(io::Error::other)?;
+    let into = workspace.join(place::HANDED_OVER).join(place::FETCHED);
+    let order = FetchOrder {
+        git: match by_git {
+            true => GitProgram::System,
+            false => GitProgram::Library,
+        },
+        ..task.fetch_order(repo, into)
+    };
+    hand_over::fetch_for_main(&order, &workspace)
+}
+
 /// Runs the command of an order: the one on stdin, or the one that this process's variables are.
 /// Without an order nothing is run: the process that would have sent it has died before it knew of
 /// this one.
@@ -99,12 +130,16 @@ fn run_here(is_by_stdin: bool) -> io::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
 }
 
-/// The order that a container's variables are. Engines have them as JSON, so they are text.
-fn order_of_variables() -> RunOrder {
+/// This process's variables. Engines have them as JSON, so they are text.
+fn task_variables() -> TaskVariables {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let task = TaskVariables::of(
-        std::env::vars_os().map(|(name, value)| (text(name), text(value).into())),
-    );
+    let all = std::env::vars_os();
+    TaskVariables::of(all.map(|(name, value)| (text(name), text(value).into())))
+}
+
+/// The order that a container's variables are.
+fn order_of_variables() -> RunOrder {
+    let task = task_variables();
     let has_repository = task.repo.is_some();
     let handed_over =
         || RepositorySource::HandedOver(Path::new(place::WORKSPACE).join(place::HANDED_OVER));

@@ -6,6 +6,8 @@ pub use self::variables::{SET_UP_SECONDS, TaskVariables};
 
 use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf};
 
+pub use domain::container::place;
+
 use domain::{
     git::GitHost,
     request::{CommandLine, GitRef, RepoUrl},
@@ -160,20 +162,15 @@ pub struct HandedOver {
     pub notes: Vec<String>,
 }
 
-/// The places in a container that the runner and its container agree on.
-pub mod place {
-    /// The folder of the runner.
-    pub const PROGRAMS: &str = "/mycli";
-    /// The folder for everything that is brought into the container.
-    pub const WORKSPACE: &str = "/workspace";
-    /// The clone, in [`WORKSPACE`].
-    pub const REPOSITORY: &str = "repo";
-    /// The folder for what is handed over, in [`WORKSPACE`].
-    pub const HANDED_OVER: &str = ".mycli";
-    /// The file with a [`HandedOver`](super::HandedOver), in [`HANDED_OVER`].
-    pub const OUTCOME: &str = "outcome.json";
-    /// The folder with the repository's `.git`, in [`HANDED_OVER`].
-    pub const FETCHED: &str = "fetched";
+/// The wait of a command's keeper for a repository that another container fetches.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AwaitFetchOrder {
+    /// The folder that the result is put into ([`place::HANDED_OVER`]).
+    pub folder: PathBuf,
+    /// The address of the task's metadata endpoint, if there is one.
+    #[serde(default)]
+    pub metadata: Option<String>,
 }
 
 /// The way in which a command gets its repository.

@@ -18,9 +18,9 @@ use std::{
 };
 
 use domain::{
+    container::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, variable::ATTEMPT_ID},
     marker::{self, PREFIX},
     request::CommandLine,
-    script::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, variable::ATTEMPT_ID},
     stored,
 };
 use rustix::{io::Errno, process::Signal};
@@ -28,9 +28,10 @@ use secrecy::ExposeSecret as _;
 
 use self::{output::Output, signals::Signals, tree::Tree};
 use crate::order::{
-    self, CheckOutOrder, FetchOutcome, HandedOver, RepositorySource, RunOrder, place,
+    self, AwaitFetchOrder, CheckOutOrder, FetchOutcome, HandedOver, RepositorySource, RunOrder,
+    place,
 };
-use crate::{PROGRAM, platform};
+use crate::{PROGRAM, hand_over, platform};
 
 mod output;
 mod signals;
@@ -51,6 +52,9 @@ const LOOK: Duration = Duration::from_millis(2);
 const UNKILLABLE: Duration = Duration::from_secs(5);
 /// The exit status of a command that was killed: 128 and the number of KILL.
 const EXIT_KILLED: i32 = 137;
+/// The variable with the address of a task's metadata endpoint (ECS Developer Guide, "Task metadata
+/// endpoint version 4").
+const METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
 /// The shell of commands that are text.
 const SHELL: &str = "/bin/sh";
 
@@ -169,11 +173,10 @@ impl Keeper {
 
     /// Takes over a repository that was fetched elsewhere, and writes its files.
     fn take_over(&mut self, folder: &Path, deadline: Instant) -> Result<(String, PathBuf), String> {
-        let path = folder.join(place::OUTCOME);
-        let text = fs::read(&path)
-            .map_err(|error| format!("the repository was not handed over: {error}"))?;
-        let handed_over: HandedOver = serde_json::from_slice(&text)
-            .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let handed_over = match look(folder)? {
+            Some(handed_over) => handed_over,
+            None => self.await_fetch(folder, deadline)?,
+        };
         for note in handed_over.notes {
             self.output.line(&note);
         }
@@ -192,6 +195,21 @@ impl Keeper {
         // It may belong to another user, and does no harm.
         let _left = fs::remove_dir_all(folder);
         Ok((commit, into))
+    }
+
+    /// Waits for the container that fetches. Its failure is told like any other result.
+    fn await_fetch(&mut self, folder: &Path, deadline: Instant) -> Result<HandedOver, String> {
+        let order = AwaitFetchOrder {
+            folder: folder.to_owned(),
+            metadata: env::var(METADATA).ok(),
+        };
+        let waited = self.step("await-fetch", order::to_json(&order), deadline);
+        match look(folder)? {
+            Some(handed_over) => Ok(handed_over),
+            None => Err(waited
+                .err()
+                .unwrap_or_else(|| "the repository was not handed over".to_owned())),
+        }
     }
 
     fn check_out(&mut self, order: &CheckOutOrder, deadline: Instant) -> Result<String, String> {
@@ -452,6 +470,11 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The result of the container that fetches, once it is there.
+fn look(folder: &Path) -> Result<Option<HandedOver>, String> {
+    hand_over::look(folder).map_err(|fault| fault.reason)
 }
 
 /// Whether a read may be tried again.

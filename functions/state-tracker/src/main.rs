@@ -1,4 +1,4 @@
-//! The state tracker function: turns ECS's events and the script's marker lines into history,
+//! The state tracker function: turns ECS's events and the runner's marker lines into history,
 //! repairs in a sweep each minute what was missed, and publishes the ends of executions.
 
 // The SDK's futures nest deeper than rustc's default limit.

@@ -93,6 +93,7 @@ fn settings() -> Settings {
         defaults: Defaults::aws(),
         quotas: Quotas::default(),
         run_task_rate: None,
+        runner_images: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,

@@ -118,14 +118,18 @@ fn definition() -> TaskDefinition {
     TaskDefinition {
         image: Some("ghcr.io/team/tool:1".parse().unwrap()),
         arch: Arch::Arm64,
-        entry_point: vec!["/bin/sh".into(), "-c".into()],
-        command: vec!["the script".into()],
-        secrets: vec![SecretMapping {
-            name: "DEPLOY_TOKEN".into(),
-            value_from: "DEPLOY_TOKEN".into(),
-        }],
+        entry_point: vec!["/mycli/mycli-runner".into()],
+        command: vec!["run".into()],
+        secrets: ["DEPLOY_TOKEN", "MYCLI_GIT_TOKEN"]
+            .map(|name| SecretMapping {
+                name: name.into(),
+                value_from: name.replace("MYCLI_", ""),
+            })
+            .into(),
         registry_secret: Some("mycli/team/ghcr".parse().unwrap()),
         log_group: "/aws/mycli/team".into(),
+        helpers: Some(tests::ecs::runner_images()),
+        fetches: true,
     }
 }
 
@@ -329,6 +333,43 @@ async fn a_definition_is_registered_whole_and_holds_no_secret() {
     let family = std::mem::replace(&mut body["family"], json!("by content"));
     assert_eq!(family, format!("{CLUSTER}-{}", definition().content_hash()));
     insta::assert_json_snapshot!("register_task_definition", body);
+}
+
+/// Without a repository nothing is fetched and no workspace is mounted. With an image for git, that
+/// one fetches.
+#[tokio::test]
+async fn there_is_a_container_for_what_there_is_to_do() {
+    let names = async |definition: &TaskDefinition| {
+        let stand_in = StandIn::always(File(200, "register-task-definition.json")).await;
+        let registered = tasks(&stand_in).register_definition(definition).await;
+        registered.unwrap();
+        stand_in.calls()[0].body.clone()
+    };
+    let plain = TaskDefinition {
+        fetches: false,
+        ..definition()
+    };
+    let body = names(&plain).await;
+    let containers = body["containerDefinitions"].as_array().unwrap();
+    let of = |key: &str| -> Vec<_> { containers.iter().map(|one| one[key].clone()).collect() };
+    assert_eq!(of("name"), ["init", "main"]);
+    assert_eq!(of("command"), [json!(["init", "/mycli"]), json!(["run"])]);
+    assert_eq!(body["volumes"], json!([{ "name": "mycli" }]));
+    let git = "public.ecr.aws/team/git:2";
+    let mut by_git = definition();
+    by_git.helpers.as_mut().unwrap().git = Some(git.parse().unwrap());
+    assert_ne!(by_git.content_hash(), definition().content_hash());
+    assert_ne!(plain.content_hash(), definition().content_hash());
+    let body = names(&by_git).await;
+    let fetch = &body["containerDefinitions"][1];
+    assert_eq!(
+        (&fetch["name"], &fetch["image"]),
+        (&json!("fetch"), &json!(git))
+    );
+    assert_eq!(
+        fetch["command"],
+        json!(["fetch-for-main", "/workspace", "--git=system"])
+    );
 }
 
 #[tokio::test]

@@ -250,11 +250,13 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
     let definition = TaskDefinition {
         image: Some("ubuntu:22.04".parse().unwrap()),
         arch: Arch::Arm64,
-        entry_point: vec!["/bin/sh".into(), "-c".into()],
-        command: vec!["true".into()],
+        entry_point: vec!["/mycli/mycli-runner".into()],
+        command: vec!["run".into()],
         secrets: Vec::new(),
         registry_secret: None,
         log_group: "/aws/mycli/test".into(),
+        helpers: Some(tests::ecs::runner_images()),
+        fetches: true,
     };
     let arn = tasks.register_definition(&definition).await.unwrap();
     assert!(

@@ -66,6 +66,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         defaults: Defaults::aws(),
         quotas: Quotas::default(),
         run_task_rate: None,
+        runner_images: Some(tests::ecs::runner_images()),
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
@@ -92,9 +93,14 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         .unwrap()
 }
 
-/// The record after the event, and after its complete log was read if the record needs it.
+/// The record after the event, and after its complete log was read if the record needs it. The
+/// command of a task with an exit code has started.
 fn told(event: &EventBridgeEvent<Task>, retries: i64, said: &[(Timestamp, Marker)]) -> Execution {
     let launched = launched(event, retries);
+    let main = event.detail.container();
+    let has_run = main.is_some_and(|main| main.exit_code.is_some());
+    let started = has_run.then_some((at(33), Marker::Start));
+    let said = &[said, started.as_slice()].concat();
     let seen = launched
         .observe(1, &Observation::Task(&event.detail), at(90))
         .unwrap_or(launched);

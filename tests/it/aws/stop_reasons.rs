@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use domain::{
     cause::{self, Cause},
-    ecs::{CONTAINER, Container, StopCode, Task},
+    container::MAIN,
+    ecs::{Container, StopCode, Task},
     execution::MarkerFacts,
 };
 use serde::Deserialize;
@@ -28,7 +29,7 @@ fn reports() -> Vec<Report> {
 
 fn cause_of(report: &Report) -> Cause {
     let container = Container {
-        name: CONTAINER.into(),
+        name: MAIN.into(),
         exit_code: report.exit_code,
         reason: report.container_reason.clone(),
         ..Container::default()
@@ -39,7 +40,12 @@ fn cause_of(report: &Report) -> Cause {
         containers: vec![container],
         ..Task::default()
     };
-    cause::of(&task, &MarkerFacts::default()).expect("no report is of a success")
+    // The commands of these reports ran, where they have an exit code.
+    let said = MarkerFacts {
+        started_at: report.exit_code.map(|_| domain::Timestamp::default()),
+        ..MarkerFacts::default()
+    };
+    cause::of(&task, &said).expect("no report is of a success")
 }
 
 /// The kind of the cause, as the fixture spells it.
@@ -62,6 +68,8 @@ fn kind(cause: &Cause) -> &'static str {
         Cause::EntryPoint(_) => "entry-point",
         Cause::Spot(_) => "spot",
         Cause::Host(_) => "host",
+        Cause::Helper(..) => "helper",
+        Cause::Stuck => "stuck",
         Cause::StoppedOutside(_) => "stopped-outside",
         Cause::NeverStarted(_) => "never-started",
         Cause::NoExitCode(_) => "no-exit-code",

@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use domain::container::variable;
 use domain::marker;
 use domain::request::Arch;
-use domain::script::variable;
 use local::container::{ContainerRunner, TASK_LABEL};
 use local::task::{Launch, StartFailure, StartedTask, TaskEnd};
 use tests::engine::Engine;

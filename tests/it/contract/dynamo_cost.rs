@@ -36,7 +36,8 @@ async fn counted() -> (DynamoStore, Meter, Table) {
 mod typical {
     use domain::{
         Timestamp,
-        ecs::{CONTAINER, Container, NetworkConfiguration, StopCode, Task, TaskStatus},
+        container::MAIN,
+        ecs::{Container, NetworkConfiguration, StopCode, Task, TaskStatus},
         execution::Execution,
         git_access::GitAccess,
         id::ExecutionId,
@@ -110,6 +111,7 @@ mod typical {
             defaults: Defaults::aws(),
             quotas: Quotas::default(),
             run_task_rate: None,
+            runner_images: Some(tests::ecs::runner_images()),
             spot_fallback_after: None,
             definitions_rate: None,
             allowed: None,
@@ -152,7 +154,7 @@ mod typical {
             started_by: Some(execution.id.attempt(1).to_string()),
             capacity_provider_name: Some("FARGATE_SPOT".into()),
             containers: vec![Container {
-                name: CONTAINER.into(),
+                name: MAIN.into(),
                 image: Some("ghcr.io/acme-research/train:2026-11".into()),
                 last_status: Some(status.into()),
                 ..Container::default()

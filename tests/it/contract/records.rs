@@ -3,11 +3,13 @@
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, RunTaskInput, StopCode, Task, TaskArn},
+    container::MAIN,
+    ecs::{Container, RunTaskInput, StopCode, Task, TaskArn},
     execution::Execution,
     git_access::GitAccess,
     id::ExecutionId,
     limit::{Admission, CapacityPool, LimitKey},
+    marker::Marker,
     ports::{Claim, Created},
     quota::Quotas,
     request::{Arch, Defaults, SubmitRequest},
@@ -127,6 +129,7 @@ pub(crate) fn settings() -> Settings {
         defaults: Defaults::one_machine(Arch::X86_64),
         quotas: Quotas::default(),
         run_task_rate: None,
+        runner_images: Some(tests::ecs::runner_images()),
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
@@ -184,11 +187,11 @@ pub(crate) fn task_arn(execution: &Execution) -> TaskArn {
     arn.into()
 }
 
-/// The execution after its task stopped with this exit code. Its log is empty.
+/// The execution after its task stopped with this exit code. Its log tells the start alone.
 pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
     let now = at(60_000);
     let container = Container {
-        name: CONTAINER.into(),
+        name: MAIN.into(),
         exit_code: Some(exit_code),
         ..Container::default()
     };
@@ -206,7 +209,8 @@ pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
     let seen = execution
         .observe(1, &Observation::Task(&task), now)
         .expect("it is news");
-    seen.observe(1, &Observation::WholeLog(&[]), now)
+    let log = [(at(30_000), Marker::Start)];
+    seen.observe(1, &Observation::WholeLog(&log), now)
         .unwrap_or(seen)
 }
 

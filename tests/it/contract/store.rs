@@ -6,7 +6,8 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     cause::Cause,
-    ecs::{CONTAINER, Container, Task},
+    container::MAIN,
+    ecs::{Container, Task},
     execution::{BacklogEntry, Execution, ExecutionStatus},
     group::{Closed, GroupCancel, GroupRerun, GroupWork, Progress, rerun},
     history::{Cursor, Filter},
@@ -505,7 +506,7 @@ pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
         version,
         started_at: Some(at(70)),
         containers: vec![Container {
-            name: CONTAINER.into(),
+            name: MAIN.into(),
             image_digest: Some("sha256:5".into()),
             ..Container::default()
         }],

@@ -16,6 +16,9 @@ use super::world::World;
 
 const VERBS: [&str; 4] = ["init", "upgrade", "destroy", "doctor"];
 
+/// The reason for actions that a request of a registry stands for.
+const BY_REGISTRY: &str = "the image is pushed by the registry's own API (ECR User Guide, \"IAM permissions for pushing an image\")";
+
 /// Actions in commands.json that no test here needs, each with the reason for allowing it.
 const ARGUED: &[(&str, &str)] = &[
     (
@@ -30,6 +33,17 @@ const ARGUED: &[(&str, &str)] = &[
         "dynamodb:UpdateItem",
         "init lets the table know the account's quotas, which the emulator does not have",
     ),
+    ("ecr:BatchCheckLayerAvailability", BY_REGISTRY),
+    (
+        "ecr:BatchDeleteImage",
+        "init and upgrade remove images that nothing was started from for a month",
+    ),
+    ("ecr:BatchGetImage", BY_REGISTRY),
+    ("ecr:CompleteLayerUpload", BY_REGISTRY),
+    ("ecr:GetDownloadUrlForLayer", BY_REGISTRY),
+    ("ecr:InitiateLayerUpload", BY_REGISTRY),
+    ("ecr:PutImage", BY_REGISTRY),
+    ("ecr:UploadLayerPart", BY_REGISTRY),
     ("ecs:StopTask", "destroy stops what still runs"),
     (
         "s3:GetObjectVersion",

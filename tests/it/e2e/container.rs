@@ -7,7 +7,7 @@ use tests::{
     sandbox::{Ran, Sandbox, eventually},
 };
 
-use crate::script::server::Origin;
+use crate::git_server::Origin;
 
 fn sandbox() -> Sandbox {
     Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host())

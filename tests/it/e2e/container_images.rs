@@ -20,7 +20,7 @@ use tests::{
     sandbox::{PATIENCE, Sandbox},
 };
 
-use crate::script::server::{Habits, HttpServer, Origin};
+use crate::git_server::{Habits, HttpServer, Origin};
 
 /// An image, and the words before those that name a tool of it.
 struct Image {

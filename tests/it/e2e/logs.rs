@@ -71,7 +71,7 @@ fn what_is_written_to_the_log_by_its_path_is_whole_and_in_order() {
         (Some(124), &Value::from("TIMED_OUT")),
         "{ran:#?}"
     );
-    let origin = crate::script::server::Origin::new();
+    let origin = crate::git_server::Origin::new();
     let repo = origin.path().display().to_string();
     sandbox
         .local(&["exec", "--repo", &repo, ": > /dev/stderr"])

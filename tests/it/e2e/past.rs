@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tests::sandbox::{Process, Sandbox, eventually};
 
-use crate::script::server::Origin;
+use crate::git_server::Origin;
 
 const FOREVER: &str = "echo begun; sleep 3600";
 

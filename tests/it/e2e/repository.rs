@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tests::sandbox::Sandbox;
 
-use crate::script::server::{Habits, HttpServer, Origin, git};
+use crate::git_server::{Habits, HttpServer, Origin, git};
 
 /// Runs a command on a clone, and returns its output and the record.
 #[track_caller]

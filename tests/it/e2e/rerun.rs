@@ -306,7 +306,7 @@ fn the_command_line_loses_no_value_and_needs_none() {
 
 #[test]
 fn a_repository_can_be_left_out_of_a_rerun() {
-    let (sandbox, origin) = (Sandbox::new(), crate::script::server::Origin::new());
+    let (sandbox, origin) = (Sandbox::new(), crate::git_server::Origin::new());
     let repo = origin.path().display().to_string();
     sandbox
         .local(&["exec", "--repo", &repo, "--branch", "v1", "ls"])

@@ -7,7 +7,7 @@ use tests::{
     sandbox::{Ran, Running, Sandbox, holds},
 };
 
-use crate::script::server::{Habits, HttpServer, SshServer, git};
+use crate::git_server::{Habits, HttpServer, SshServer, git};
 
 /// The environment of a mycli with the most verbose output.
 const LOUD: [(&str, &str); 3] = [

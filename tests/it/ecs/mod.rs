@@ -62,11 +62,13 @@ pub(crate) fn definition() -> TaskDefinition {
     TaskDefinition {
         image: Some("ghcr.io/team/tool:1".parse().unwrap()),
         arch: Arch::Arm64,
-        entry_point: vec!["/bin/sh".into(), "-c".into()],
-        command: vec!["the script".into()],
+        entry_point: vec!["/mycli/mycli-runner".into()],
+        command: vec!["run".into()],
         secrets: Vec::new(),
         registry_secret: None,
         log_group: "/aws/mycli/team".into(),
+        helpers: Some(tests::ecs::runner_images()),
+        fetches: false,
     }
 }
 

@@ -307,7 +307,7 @@ async fn a_spot_interruption_warns_before_it_ends_the_task() {
     clock.pass(seconds(20));
     let now = domain::ports::Clock::now(&clock);
     assert!(wire.with(|ecs| ecs.strike(task.as_str(), Strike::SpotInterruption, now)));
-    clock.pass(seconds(30));
+    clock.pass(seconds(120));
     let mut statuses = Vec::new();
     while statuses.last().is_none_or(|(status, _)| *status != STOPPED) {
         let detail = events.recv().await.unwrap().envelope().detail;

@@ -7,7 +7,7 @@ use tests::sandbox::Sandbox;
 
 use crate::{
     e2e::api::Http,
-    script::server::{Habits, HttpServer, Origin, git},
+    git_server::{Habits, HttpServer, Origin, git},
 };
 
 /// A file that exists only if something was run.

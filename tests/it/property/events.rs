@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use tests::{
     clock::Manual,
-    ecs::{Account, Ecs, End, Life, OnTerm, PULL_TIMED_OUT, port::InProcess},
+    ecs::{Account, Ecs, End, Helper, Life, OnTerm, PULL_TIMED_OUT, port::InProcess},
     simulation::{settings, start},
 };
 
@@ -135,7 +135,7 @@ fn life(work: i64, end: End) -> Life {
 }
 
 fn stories() -> Vec<Story> {
-    use ExecutionStatus::{Cancelled, Failed, Succeeded, TimedOut, Waiting};
+    use ExecutionStatus::{Cancelled, Failed, Lost, Succeeded, TimedOut, Waiting};
     let begun = || vec![(20, Marker::SetUp), (21, Marker::Start)];
     let with = |second: i64, marker: Marker| [begun(), vec![(second, marker)]].concat();
     let cancelled = |mut story: Story| {
@@ -145,6 +145,11 @@ fn stories() -> Vec<Story> {
             panic!("it runs")
         };
         story.launched = *asked;
+        story
+    };
+    let overdue = |mut story: Story| {
+        assert!(story.launched.overdue(at(1_800)).is_none());
+        story.launched = story.launched.overdue(at(1_801)).unwrap();
         story
     };
     let stubborn = Life {
@@ -195,7 +200,52 @@ fn stories() -> Vec<Story> {
             Some((40, "cancelled by alice")),
             (Cancelled, None),
         )),
+        // Its dependents start by COMPLETE. By SUCCESS they would wait for ever
+        // (amazon-ecs-agent#2579, containers-roadmap#817).
+        story(
+            "an init that fails",
+            helper(Some(1), None, None),
+            &[],
+            None,
+            (Failed, None),
+        ),
+        // It is retried, although ECS shows an exit code of a command that never ran
+        // (amazon-ecs-agent PR#3218).
+        story(
+            "a pull of our image that failed",
+            helper(None, Some(PULL_TIMED_OUT), Some(143)),
+            &[],
+            None,
+            (Waiting, None),
+        ),
+        // An exit code without a line of the runner tells nothing.
+        story(
+            "an exit code that ECS made up",
+            life(1, End::Exit(143)),
+            &[],
+            None,
+            (Lost, None),
+        ),
+        // The sweep stops it, and it is retried (amazon-ecs-agent PR#2734).
+        overdue(story(
+            "a task that stays PENDING",
+            life(0, End::Hangs),
+            &[],
+            Some((1_900, "not running 30 minutes after its launch")),
+            (Waiting, None),
+        )),
     ]
+}
+
+/// The life of a task whose `init` fails.
+fn helper(code: Option<i32>, reason: Option<&str>, invented: Option<i32>) -> Life {
+    let helper = Helper {
+        name: "init",
+        code,
+        reason: reason.map(str::to_owned),
+        invented,
+    };
+    life(0, End::Helper(helper))
 }
 
 fn learn(record: Execution, news: &News) -> Execution {
@@ -323,7 +373,7 @@ fn every_short_sequence_with_repetitions_has_the_same_end() {
 
 proptest! {
     #[test]
-    fn any_long_sequence_with_repetitions_has_the_same_end(which in 0_usize..6, order in prop::collection::vec(any::<prop::sample::Index>(), 5..20)) {
+    fn any_long_sequence_with_repetitions_has_the_same_end(which in 0_usize..10, order in prop::collection::vec(any::<prop::sample::Index>(), 5..20)) {
         let story = stories().swap_remove(which);
         let told: Vec<_> = order.iter().map(|index| index.index(story.news.len())).collect();
         let record = told.iter().fold(story.launched.clone(), |record, next| learn(record, &story.news[*next]));

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use serde_json::{Value, json};
 
 use super::{basic, fetch, key};
-use crate::script::server::{Habits, HttpServer, Origin, SshServer, git};
+use crate::git_server::{Habits, HttpServer, Origin, SshServer, git};
 
 /// A way to the repository, and what an order needs for it.
 struct Way {

@@ -6,7 +6,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::json;
 
 use super::{fetch, fetch_by, program};
-use crate::script::server::git;
+use crate::git_server::git;
 
 /// A repository of one commit with the tree that `git mktree` makes of these lines.
 fn of_tree(folder: &Path, lines: &str) -> String {

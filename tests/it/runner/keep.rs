@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{program, start};
-use crate::script::server::Origin;
+use crate::git_server::Origin;
 
 const NONCE: &str = "0123456789abcdef0123456789abcdef";
 /// A bound on a hang.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{basic, fetch};
-use crate::script::server::{Habits, HttpServer, Origin, git};
+use crate::git_server::{Habits, HttpServer, Origin, git};
 
 const CONTENT: &[u8] = b"a large file, in principle\n";
 

@@ -1,6 +1,7 @@
 //! The program inside a task, as the file that mycli carries, against real servers.
 
 mod clone;
+mod hand_over;
 mod hostile;
 mod keep;
 mod large_files;
@@ -20,7 +21,7 @@ use runner::order::{FetchFaultKind, FetchOutcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::script::server::git;
+use crate::git_server::git;
 
 /// The program, put down once for all tests of this process.
 fn program() -> &'static Path {

@@ -11,7 +11,7 @@ use serde_json::json;
 use tests::sandbox::eventually;
 
 use super::{Waiting, fetch, program, step};
-use crate::script::server::{Habits, HttpServer};
+use crate::git_server::{Habits, HttpServer};
 
 /// The most that the program may have, in bytes.
 const SIZE_MAX: usize = 15_000_000;

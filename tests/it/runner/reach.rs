@@ -13,7 +13,7 @@ use runner::order::FetchFaultKind;
 use serde_json::json;
 
 use super::{basic, fetch, key, order, program, start};
-use crate::script::server::{Habits, HttpServer, KINDS_OF_KEYS, Origin, SshServer};
+use crate::git_server::{Habits, HttpServer, KINDS_OF_KEYS, Origin, SshServer};
 
 const TOKEN: &str = "tok-3n-planted";
 

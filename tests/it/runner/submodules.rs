@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use super::{basic, fetch};
-use crate::script::server::{Habits, HttpServer, Origin, git};
+use crate::git_server::{Habits, HttpServer, Origin, git};
 
 /// A bare repository beside the origin, with one file, and maybe a submodule.
 pub(super) fn repository(folder: &Path, name: &str, submodule: Option<(&str, &str)>) {

@@ -45,8 +45,11 @@ fn a_stack_is_not_removed_under_a_run_unless_it_is_to_be() {
         .says("1 running")
         .says("--force");
     assert_eq!(
-        (world.status(&id)["status"].clone(), containers(&arn).len()),
-        (json!("RUNNING"), 1)
+        (
+            world.status(&id)["status"].clone(),
+            containers(&arn).is_empty()
+        ),
+        (json!("RUNNING"), false)
     );
     world
         .run(&["destroy", "--yes", "--force"])

@@ -13,8 +13,8 @@ use tests::{
 
 use super::world::World;
 use crate::{
+    git_server::{Habits, HttpServer},
     infra::roles::ARGUED,
-    script::server::{Habits, HttpServer},
 };
 
 const ROLES: [(&str, &str); 4] = [

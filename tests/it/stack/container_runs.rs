@@ -4,7 +4,7 @@ use serde_json::json;
 use tests::engine::DEBIAN_GIT;
 
 use super::world::{World, containers, until_gone};
-use crate::script::server::{Habits, HttpServer};
+use crate::git_server::{Habits, HttpServer};
 
 #[test]
 fn a_command_runs_and_its_log_and_exit_code_come_back() {
@@ -87,7 +87,7 @@ fn a_running_command_is_cancelled_and_its_container_is_gone() {
         .as_str()
         .expect("a task")
         .to_owned();
-    assert_eq!(containers(&arn).len(), 1);
+    assert!(!containers(&arn).is_empty());
     world.run(&["cancel", &id]).exits(0);
     let record = world.until(&id, "CANCELLED");
     assert!(

@@ -10,7 +10,7 @@ use tests::{
 };
 
 use super::world::World;
-use crate::script::server::{Habits, HttpServer, SshServer};
+use crate::git_server::{Habits, HttpServer, SshServer};
 
 /// Returns all that AWS and the functions store and log, each text with its source.
 fn everything(world: &World) -> Vec<(String, String)> {
@@ -280,13 +280,17 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
         sightings
             .arguments
             .iter()
-            .any(|arguments| arguments.contains("git clone")),
-        "the set-up was looked at"
+            .any(|arguments| arguments.contains("fetch-for-main")),
+        "the fetch was looked at"
     );
     assert_eq!(sightings.in_arguments, []);
     for (name, process) in &sightings.in_environments {
-        assert!(
+        let (is_main, is_fetch) = (
             process.mentions("MYCLI_EXECUTION_ID="),
+            process.variable("MYCLI_REPO").is_some(),
+        );
+        assert!(
+            is_main || is_fetch,
             "{name} in the environment of {}",
             process.shown()
         );

@@ -8,6 +8,7 @@ mod container_announcement;
 mod container_bulk;
 mod container_dead_letters;
 mod container_definitions;
+mod container_images;
 mod container_life;
 mod container_logs;
 mod container_roles;

@@ -28,10 +28,27 @@ struct Shape {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct ContainerShape {
-    name: String,
-    image: String,
+pub(super) struct ContainerShape {
+    pub(super) name: String,
+    pub(super) image: String,
+    pub(super) essential: Option<bool>,
+    pub(super) depends_on: Vec<Dependency>,
     stop_timeout: Option<i64>,
+}
+
+/// A condition of another container for a container's start.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Dependency {
+    pub(super) container_name: String,
+    pub(super) condition: String,
+}
+
+impl ContainerShape {
+    /// Whether the task ends with it: the default (API Reference, `ContainerDefinition`).
+    pub(super) fn is_essential(&self) -> bool {
+        self.essential.unwrap_or(true)
+    }
 }
 
 /// A registered task definition.
@@ -43,8 +60,7 @@ pub(super) struct Definition {
     pub(super) active: bool,
     pub(super) cpu: String,
     pub(super) memory: String,
-    pub(super) container: String,
-    pub(super) image: String,
+    pub(super) containers: Vec<ContainerShape>,
     pub(super) stop_timeout: TimeDelta,
     pub(super) needs_network: bool,
     body: Value,
@@ -53,6 +69,13 @@ pub(super) struct Definition {
 }
 
 impl Definition {
+    /// Whether the start of another container waits for the success of this one.
+    pub(super) fn needs_success_of(&self, name: &str) -> bool {
+        let of_all = self.containers.iter().flat_map(|one| &one.depends_on);
+        let mut of_it = of_all.filter(|dependency| dependency.container_name == name);
+        of_it.any(|dependency| dependency.condition == "SUCCESS")
+    }
+
     /// The definition as RegisterTaskDefinition and DescribeTaskDefinition show it.
     pub(super) fn json(&self) -> Value {
         let mut shown = self.body.clone();
@@ -81,8 +104,7 @@ impl Definitions {
     ) -> Result<&Definition, Refusal> {
         let shape: Shape = serde_json::from_value(body.clone())
             .map_err(|error| Refusal::client(error.to_string()))?;
-        let container = check(&shape)?.clone();
-        let stop_timeout = container.stop_timeout.unwrap_or(STOP_TIMEOUT);
+        let stop_timeout = check(&shape)?.stop_timeout.unwrap_or(STOP_TIMEOUT);
         let revisions = self.0.entry(shape.family.clone()).or_default();
         let revision = u32::try_from(revisions.len()).unwrap_or(u32::MAX) + 1;
         revisions.push(Definition {
@@ -92,8 +114,7 @@ impl Definitions {
             active: true,
             cpu: shape.cpu,
             memory: shape.memory,
-            container: container.name,
-            image: container.image,
+            containers: shape.container_definitions,
             stop_timeout: TimeDelta::seconds(stop_timeout),
             needs_network: shape.network_mode == "awsvpc",
             body: body.clone(),
@@ -156,23 +177,47 @@ fn parse(name: &str) -> (&str, Option<u32>) {
     }
 }
 
+/// Returns the essential container. The model knows definitions with one.
 fn check(shape: &Shape) -> Result<&ContainerShape, Refusal> {
     if shape.family.is_empty() {
         return Err(Refusal::client("Family should not be null or empty."));
     }
     size(&shape.cpu, &shape.memory)?;
-    let container = shape.container_definitions.first();
-    let container = container.ok_or_else(|| Refusal::client("Container list cannot be empty."))?;
+    let containers = &shape.container_definitions;
+    if containers.is_empty() {
+        return Err(Refusal::client("Container list cannot be empty."));
+    }
+    for container in containers {
+        check_container(container, containers)?;
+    }
+    let essential = containers.iter().find(|one| one.is_essential());
+    essential.ok_or_else(|| {
+        Refusal::client("A task definition must have at least one essential container.")
+    })
+}
+
+fn check_container(container: &ContainerShape, all: &[ContainerShape]) -> Result<(), Refusal> {
     if container.name.is_empty() || container.image.is_empty() {
         return Err(Refusal::client(
             "Container.name and Container.image should not be null or empty.",
         ));
     }
+    for dependency in &container.depends_on {
+        let on = all.iter().find(|one| one.name == dependency.container_name);
+        let on =
+            on.ok_or_else(|| Refusal::client("A container depends on one that is not there."))?;
+        // API Reference, `ContainerDependency`.
+        if on.is_essential() && ["SUCCESS", "COMPLETE"].contains(&&*dependency.condition) {
+            return Err(Refusal::client(
+                "SUCCESS and COMPLETE cannot be conditions of an essential container.",
+            ));
+        }
+    }
     match container.stop_timeout {
         Some(seconds) if seconds > STOP_TIMEOUT_MAX => Err(Refusal::client(format!(
             "Invalid stopTimeout: at most {STOP_TIMEOUT_MAX} on Fargate."
         ))),
-        _ => Ok(container),
+        _ => Ok(()),
     }
 }
 

@@ -18,10 +18,38 @@ pub enum End {
     NoExitCode,
     /// It never starts, for this reason: `TaskFailedToStart`, and no exit code (AWS-FACTS §4).
     NeverStarts(String),
+    /// It stays PENDING until it is stopped. Agents did that where a container that others wait for
+    /// could not be pulled (amazon-ecs-agent PR#2734).
+    Hangs,
+    /// A container beside the essential one fails before that one starts.
+    Helper(Helper),
     /// Fargate Spot takes its capacity back after its work: a warning, TERM, KILL.
     Interrupted,
     /// Its host fails after its work: `InfrastructureHealth`, and no exit code.
     HostFails,
+}
+
+impl End {
+    /// Whether the essential container never runs.
+    #[must_use]
+    pub fn is_before_main(&self) -> bool {
+        matches!(self, Self::NeverStarts(_) | Self::Hangs | Self::Helper(_))
+    }
+}
+
+/// The failure of a container that the essential one waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper {
+    /// The container's name.
+    pub name: &'static str,
+    /// Its exit code, if it ran. One that waits for its success then waits for ever
+    /// (amazon-ecs-agent#2579, containers-roadmap#817).
+    pub code: Option<i32>,
+    /// ECS's reason.
+    pub reason: Option<String>,
+    /// The exit code that ECS shows of the essential container, which never ran: newer agents
+    /// invent 143 (amazon-ecs-agent PR#3218).
+    pub invented: Option<i32>,
 }
 
 /// The stopped reason of a pull that failed for a transient reason, in ECS's words (Developer

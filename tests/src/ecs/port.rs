@@ -12,7 +12,8 @@ use aws::{
     error::Fault,
 };
 use domain::{
-    ecs::{CONTAINER, RunTaskInput, Task, TaskArn},
+    container::{FETCH, INIT, MAIN},
+    ecs::{RunTaskInput, Task, TaskArn},
     id::AttemptId,
     limit::CapacityPool,
     ports::{AccountQuotas, Clock, Described, LaunchError, PortError, Tasks},
@@ -121,12 +122,33 @@ fn registered(cluster: &str, definition: &TaskDefinition) -> Result<Value, Launc
     let image = definition.image.as_ref();
     let image =
         image.ok_or_else(|| LaunchError::Refused("a task on Fargate needs an image".into()))?;
+    let images = definition.helpers.as_ref();
+    let runner = images
+        .map(|images| images.runner.as_str())
+        .unwrap_or_default();
+    let helper = |name: &str, waits: bool| {
+        let mut helper = json!({ "name": name, "image": runner, "essential": false });
+        if waits {
+            helper["dependsOn"] = json!([{ "containerName": INIT, "condition": "COMPLETE" }]);
+        }
+        helper
+    };
+    let fetch = definition.fetches.then(|| helper(FETCH, true));
+    let main = json!({
+        "name": MAIN, "image": image.as_str(), "stopTimeout": 120,
+        "dependsOn": [{ "containerName": INIT, "condition": "COMPLETE" }],
+    });
+    let containers: Vec<_> = [helper(INIT, false)]
+        .into_iter()
+        .chain(fetch)
+        .chain([main])
+        .collect();
     Ok(json!({
         "family": format!("{cluster}-{}", definition.content_hash()),
         "cpu": TaskSize::SMALLEST.cpu().to_string(),
         "memory": TaskSize::SMALLEST.memory().to_string(),
         "networkMode": "awsvpc",
-        "containerDefinitions": [{ "name": CONTAINER, "image": image.as_str(), "stopTimeout": 30 }],
+        "containerDefinitions": containers,
     }))
 }
 

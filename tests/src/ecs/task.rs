@@ -188,6 +188,8 @@ pub(super) struct Record {
     pub(super) stop_timeout: TimeDelta,
     /// When it becomes visible to ListTasks and DescribeTasks.
     pub(super) seen_from: Timestamp,
+    /// The place of the essential container among the task's.
+    pub(super) essential: usize,
     /// Counts the plans made for the task. A step of an older plan does not happen.
     pub(super) plan: u32,
 }
@@ -231,7 +233,9 @@ impl Record {
         }
     }
 
+    /// The essential container.
     pub(super) fn container(&mut self) -> Option<&mut Container> {
-        self.task().containers.first_mut()
+        let at = self.essential;
+        self.task().containers.get_mut(at)
     }
 }

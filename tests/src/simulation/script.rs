@@ -65,7 +65,7 @@ impl<W: Way> Scripted<W> {
             .find(|variable| variable.name == "MYCLI_NONCE")
             .map(|nonce| nonce.value.clone());
         let (nonce, arn) = (nonce.unwrap_or_default(), task.task_arn.clone());
-        if matches!(life.end, End::NeverStarts(_)) {
+        if life.end.is_before_main() {
             return;
         }
         self.clock.spawn(async move {

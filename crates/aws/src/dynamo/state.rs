@@ -7,7 +7,8 @@
 use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, StopCode, Task, TaskArn, TaskStatus},
+    container::MAIN,
+    ecs::{Container, StopCode, Task, TaskArn, TaskStatus},
     error::Corrupt,
     execution::{
         Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
@@ -144,14 +145,25 @@ struct TaskItem {
     #[serde(default, with = "ts_milliseconds_option")]
     stopped: Option<Timestamp>,
     main: Option<MainItem>,
+    /// The containers of ours that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    helpers: Vec<HelperItem>,
 }
 
-/// The task's one container.
+/// The container of the command.
 #[derive(Serialize, Deserialize)]
 struct MainItem {
     exit: Option<i32>,
     why: Option<String>,
     digest: Option<String>,
+}
+
+/// A container of ours.
+#[derive(Serialize, Deserialize)]
+struct HelperItem {
+    name: String,
+    exit: Option<i32>,
+    why: Option<String>,
 }
 
 #[derive(PartialEq, Default, Serialize, Deserialize)]
@@ -417,6 +429,11 @@ impl TaskItem {
             why: container.reason.clone(),
             digest: container.image_digest.clone(),
         };
+        let helper = |container: &Container| HelperItem {
+            name: container.name.clone(),
+            exit: container.exit_code,
+            why: container.reason.clone(),
+        };
         Self {
             version: task.version,
             status: task.last_status.clone(),
@@ -426,17 +443,25 @@ impl TaskItem {
             ended: task.execution_stopped_at,
             stopped: task.stopped_at,
             main: task.container().map(main),
+            helpers: task.helpers().map(helper).collect(),
         }
     }
 
     fn task(self) -> Task {
         let container = |main: MainItem| Container {
-            name: CONTAINER.to_owned(),
+            name: MAIN.to_owned(),
             exit_code: main.exit,
             reason: main.why,
             image_digest: main.digest,
             ..Container::default()
         };
+        let helper = |helper: HelperItem| Container {
+            name: helper.name,
+            exit_code: helper.exit,
+            reason: helper.why,
+            ..Container::default()
+        };
+        let helpers = self.helpers.into_iter().map(helper);
         Task {
             version: self.version,
             last_status: self.status,
@@ -445,7 +470,12 @@ impl TaskItem {
             started_at: self.started,
             execution_stopped_at: self.ended,
             stopped_at: self.stopped,
-            containers: self.main.into_iter().map(container).collect(),
+            containers: self
+                .main
+                .into_iter()
+                .map(container)
+                .chain(helpers)
+                .collect(),
             ..Task::default()
         }
     }

@@ -7,31 +7,38 @@ use aws_sdk_ecs::{
     },
     types::{
         AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility,
-        Container as SdkContainer, ContainerDefinition, ContainerOverride as SdkContainerOverride,
-        CpuArchitecture, KeyValuePair as SdkPair, LogConfiguration, LogDriver,
-        NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
-        RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask, TaskOverride as SdkTaskOverride,
+        Container as SdkContainer, ContainerCondition, ContainerDefinition, ContainerDependency,
+        ContainerOverride as SdkContainerOverride, CpuArchitecture, KeyValuePair as SdkPair,
+        LogConfiguration, LogDriver, MountPoint, NetworkConfiguration as SdkNetwork, NetworkMode,
+        OsFamily, RepositoryCredentials, RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask,
+        TaskOverride as SdkTaskOverride, Volume, builders::ContainerDefinitionBuilder,
     },
 };
 use aws_smithy_types::DateTime;
 use domain::{
     Timestamp,
+    container::{FETCH, INIT, MAIN, PROGRAM, place, variable},
     ecs::{
-        CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput,
+        Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput,
         STREAM_PREFIX, StopCode, Tag, Task, TaskStatus,
     },
     request::{Arch, TaskSize},
+    settings::RunnerImages,
     task::{SecretMapping, TaskDefinition},
     transition::GRACE_SECONDS,
 };
 
 use super::Registration;
 
-/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s; its
-/// default is 30 (ECS API reference, `ContainerDefinition`). The value must exceed the script's own
-/// grace, or the script could not report how its command ended.
-const STOP_TIMEOUT_SECONDS: i32 = 30;
+/// How long a task has between TERM and KILL when ECS stops it: the most that Fargate allows (ECS
+/// API reference, `ContainerDefinition`: 2 to 120 s), so that the runner can report how its command
+/// ended.
+const STOP_TIMEOUT_SECONDS: i32 = 120;
 const _: () = assert!(STOP_TIMEOUT_SECONDS as u32 > GRACE_SECONDS);
+/// The volume with the runner.
+const PROGRAMS: &str = "mycli";
+/// The volume with the repository.
+const WORKSPACE: &str = "workspace";
 
 /// The call that registers a definition.
 ///
@@ -41,6 +48,7 @@ pub(super) fn definition(
     definition: &TaskDefinition,
     registration: &Registration,
 ) -> Result<RegisterTaskDefinitionInputBuilder, String> {
+    let containers = Containers::of(definition, registration)?;
     Ok(RegisterTaskDefinitionInputBuilder::default()
         .family(format!(
             "{}-{}",
@@ -54,7 +62,8 @@ pub(super) fn definition(
         .runtime_platform(platform(definition.arch))
         .execution_role_arn(&registration.execution_role)
         .task_role_arn(&registration.task_role)
-        .container_definitions(container_definition(definition, registration)?))
+        .set_volumes(Some(containers.volumes()))
+        .set_container_definitions(Some(containers.definitions()?)))
 }
 
 fn platform(arch: Arch) -> RuntimePlatform {
@@ -68,40 +77,141 @@ fn platform(arch: Arch) -> RuntimePlatform {
         .build()
 }
 
-/// The task's container. It has no init process (`linuxParameters.initProcessEnabled`): as process
-/// 1 the script reaches every process of the task with one signal, and reaps orphans. As a child of
-/// init it could do neither.
-fn container_definition(
-    definition: &TaskDefinition,
-    registration: &Registration,
-) -> Result<ContainerDefinition, String> {
-    let image = definition
-        .image
-        .as_ref()
-        .ok_or("a task on Fargate needs an image")?;
-    let credentials = definition.registry_secret.as_ref().map(|secret| {
-        // The builder fails only if this one field is missing.
-        RepositoryCredentials::builder()
-            .credentials_parameter(secret.as_str())
-            .build()
-            .map_err(|e| e.to_string())
-    });
-    let secrets: Result<Vec<_>, _> = definition
-        .secrets
-        .iter()
-        .map(|secret| mapped(secret, registration))
-        .collect();
-    Ok(ContainerDefinition::builder()
-        .name(CONTAINER)
-        .image(image.as_str())
-        .essential(true)
-        .set_entry_point(Some(definition.entry_point.clone()))
-        .set_command(Some(definition.command.clone()))
-        .set_secrets(Some(secrets?))
-        .set_repository_credentials(credentials.transpose()?)
-        .stop_timeout(STOP_TIMEOUT_SECONDS)
-        .log_configuration(log_configuration(definition, registration)?)
-        .build())
+/// The containers of a task: `init`, then `fetch` and `main` side by side.
+///
+/// Both wait for `init` by `COMPLETE`. With `SUCCESS`, a failed `init` left tasks PENDING for ever
+/// (amazon-ecs-agent#2579, containers-roadmap#817). So `main` fails at once instead: its entry point
+/// is missing.
+struct Containers<'a> {
+    definition: &'a TaskDefinition,
+    registration: &'a Registration,
+    images: &'a RunnerImages,
+}
+
+impl<'a> Containers<'a> {
+    fn of(definition: &'a TaskDefinition, registration: &'a Registration) -> Result<Self, String> {
+        let images = definition.helpers.as_ref().ok_or(
+            "this stack has no image of the runner: `mycli upgrade` pushes it, and tells the stack",
+        )?;
+        Ok(Self {
+            definition,
+            registration,
+            images,
+        })
+    }
+
+    fn volumes(&self) -> Vec<Volume> {
+        let workspace = self.definition.fetches.then_some(WORKSPACE);
+        let names = [PROGRAMS].into_iter().chain(workspace);
+        names
+            .map(|name| Volume::builder().name(name).build())
+            .collect()
+    }
+
+    fn definitions(&self) -> Result<Vec<ContainerDefinition>, String> {
+        let fetch = self.definition.fetches.then(|| self.fetch()).transpose()?;
+        let containers = [Some(self.init()?), fetch, Some(self.main()?)];
+        Ok(containers.into_iter().flatten().collect())
+    }
+
+    fn init(&self) -> Result<ContainerDefinition, String> {
+        let workspace = self.definition.fetches.then_some(place::WORKSPACE);
+        let arguments = ["init", place::PROGRAMS].into_iter().chain(workspace);
+        Ok(self
+            .container(INIT)?
+            .image(self.images.runner.as_str())
+            .essential(false)
+            .entry_point(format!("/{PROGRAM}"))
+            .set_command(Some(arguments.map(str::to_owned).collect()))
+            .set_mount_points(Some(self.mounts(false)))
+            .build())
+    }
+
+    /// It alone has the credentials for git.
+    fn fetch(&self) -> Result<ContainerDefinition, String> {
+        let by_git = self.images.git.as_ref().map(|_| "--git=system");
+        let arguments = ["fetch-for-main", place::WORKSPACE]
+            .into_iter()
+            .chain(by_git);
+        let image = self.images.git.as_ref().unwrap_or(&self.images.runner);
+        Ok(self
+            .container(FETCH)?
+            .image(image.as_str())
+            .essential(false)
+            .depends_on(after_init()?)
+            .set_entry_point(Some(self.definition.entry_point.clone()))
+            .set_command(Some(arguments.map(str::to_owned).collect()))
+            .set_mount_points(Some(self.mounts(true)))
+            .set_secrets(Some(self.secrets(variable::is_for_fetch)?))
+            .stop_timeout(STOP_TIMEOUT_SECONDS)
+            .build())
+    }
+
+    /// It has no init process (`linuxParameters.initProcessEnabled`): as process 1 the runner
+    /// reaches every process of the container with one signal, and reaps orphans. As a child of
+    /// init it could do neither.
+    fn main(&self) -> Result<ContainerDefinition, String> {
+        let image = self.definition.image.as_ref();
+        let image = image.ok_or("a task on Fargate needs an image")?;
+        let credentials = self.definition.registry_secret.as_ref().map(|secret| {
+            RepositoryCredentials::builder()
+                .credentials_parameter(secret.as_str())
+                .build()
+                .map_err(unfinished)
+        });
+        Ok(self
+            .container(MAIN)?
+            .image(image.as_str())
+            .essential(true)
+            .depends_on(after_init()?)
+            .set_entry_point(Some(self.definition.entry_point.clone()))
+            .set_command(Some(self.definition.command.clone()))
+            .set_mount_points(Some(self.mounts(true)))
+            .set_secrets(Some(self.secrets(|name| !variable::is_for_fetch(name))?))
+            .set_repository_credentials(credentials.transpose()?)
+            .stop_timeout(STOP_TIMEOUT_SECONDS)
+            .build())
+    }
+
+    fn container(&self, name: &str) -> Result<ContainerDefinitionBuilder, String> {
+        Ok(ContainerDefinition::builder()
+            .name(name)
+            .log_configuration(log_configuration(self.definition, self.registration)?))
+    }
+
+    /// Where the volumes are. Only `init` writes the runner.
+    fn mounts(&self, has_runner: bool) -> Vec<MountPoint> {
+        let programs = MountPoint::builder()
+            .source_volume(PROGRAMS)
+            .container_path(place::PROGRAMS)
+            .read_only(has_runner);
+        let workspace = MountPoint::builder()
+            .source_volume(WORKSPACE)
+            .container_path(place::WORKSPACE)
+            .read_only(false);
+        let workspace = self.definition.fetches.then(|| workspace.build());
+        [programs.build()].into_iter().chain(workspace).collect()
+    }
+
+    fn secrets(&self, is_its_own: impl Fn(&str) -> bool) -> Result<Vec<Secret>, String> {
+        let secrets = self.definition.secrets.iter();
+        let own = secrets.filter(|secret| is_its_own(&secret.name));
+        own.map(|secret| mapped(secret, self.registration))
+            .collect()
+    }
+}
+
+fn after_init() -> Result<ContainerDependency, String> {
+    ContainerDependency::builder()
+        .container_name(INIT)
+        .condition(ContainerCondition::Complete)
+        .build()
+        .map_err(unfinished)
+}
+
+/// A builder fails only if a required field is missing.
+fn unfinished(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 /// A secret as ECS takes it, by the parameter's name. ECS looks up a name in the task's own region

@@ -29,6 +29,22 @@ pub enum InstallError {
     /// The user may not set this parameter.
     #[error("the parameter `{0}` follows from the code and the account, and cannot be set")]
     Own(String),
+    /// The template is of a release that had no image of the runner.
+    #[error(
+        "the template lacks the parameter `{0}`: base it on what `mycli init --print-template` of this version prints"
+    )]
+    OldTemplate(&'static str),
+    /// Runs that name no processor would have no runner.
+    #[error(
+        "runs get the processor {arch} by default (DefaultArch), and this mycli has the runner for {known} alone: take a release of \
+         mycli, or set another with --parameter DefaultArch={known}"
+    )]
+    Arch {
+        /// The stack's default.
+        arch: String,
+        /// The processors that there is a runner for.
+        known: String,
+    },
     /// A removal of the stack was not completed.
     #[error("the stack is half removed{}: finish that with `mycli destroy`", .0.as_deref().map(|why| format!(" ({why})")).unwrap_or_default())]
     HalfRemoved(Option<String>),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::CONTAINER;
+use crate::container::MAIN;
 
 /// The prefix of the log streams of tasks, as the task definition sets it (DESIGN §6).
 pub const STREAM_PREFIX: &str = "task";
@@ -37,7 +37,7 @@ impl TaskArn {
     /// The log stream of the task's container `main`.
     #[must_use]
     pub fn log_stream(&self) -> String {
-        format!("{STREAM_PREFIX}/{CONTAINER}/{}", self.id())
+        format!("{STREAM_PREFIX}/{MAIN}/{}", self.id())
     }
 }
 
@@ -90,7 +90,7 @@ impl TaskId {
         let rest = stream
             .strip_prefix(STREAM_PREFIX)?
             .strip_prefix('/')?
-            .strip_prefix(CONTAINER)?
+            .strip_prefix(MAIN)?
             .strip_prefix('/')?;
         let is_id = !rest.is_empty() && !rest.contains('/');
         is_id.then(|| Self(rest.to_owned()))

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// The prefix of our own variables' names. The bootstrap script removes them before the command
+/// The prefix of our own variables' names. The runner removes them before the command
 /// starts.
 pub const RESERVED_PREFIX: &str = "MYCLI_";
 

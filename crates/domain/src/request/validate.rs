@@ -165,21 +165,6 @@ impl Faults {
         let reference = self.parsed::<GitRef>("branch", asked.branch);
         let depth = asked.depth.map(|depth| depth.as_str().to_owned());
         let depth = self.parsed::<Depth>("depth", depth).unwrap_or_default();
-        let is_more = [
-            ("depth", depth != Depth::default()),
-            ("submodules", asked.submodules),
-            ("lfs", asked.lfs),
-        ];
-        for (field, _) in is_more
-            .iter()
-            .filter(|(_, is_more)| *is_more && place == Place::Aws && asked.repo.is_some())
-        {
-            self.add(
-                *field,
-                "is for runs on one machine (--local): on AWS a clone has one commit, without submodules and \
-                 large files, and the command may fetch more",
-            );
-        }
         repo.map(|repo| Source {
             repo,
             reference,

@@ -400,6 +400,7 @@ pub(super) fn settings(limits: Limits) -> Settings {
         defaults: Defaults::one_machine(arch),
         quotas: Quotas::from([(CapacityPool::Machine, Quota { cpu, rate })]),
         run_task_rate: None,
+        runner_images: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,

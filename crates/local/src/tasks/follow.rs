@@ -12,6 +12,7 @@ use std::{
 
 use domain::{
     Timestamp,
+    container::variable,
     ecs::{StopCode, TaskStatus},
     marker::Marker,
     ports::{self, Clock, LogLine, PortError},
@@ -19,10 +20,7 @@ use domain::{
     stored::Unknown,
     task::{SecretMapping, TaskDefinition},
 };
-use runner::{
-    log::{LogWriter, decode},
-    order::TaskVariables,
-};
+use runner::log::{LogWriter, decode};
 use rustix::process::Signal;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -587,7 +585,7 @@ impl TasksInner {
         image: ImageRef,
         origin: TaskOrigin,
     ) -> Result<Launch, StartFailure> {
-        let is_for_container = |name: &str| !TaskVariables::is_for_fetch(name);
+        let is_for_container = |name: &str| !variable::is_for_fetch(name);
         let mut environment = environment(&job.input);
         environment.retain(|(name, _)| is_for_container(name));
         let mut secrets = self.secret_values(&job.definition)?;

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, io};
 
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, RunTaskInput, Task, TaskStatus},
+    container::MAIN,
+    container::variable as names,
+    ecs::{Container, RunTaskInput, Task, TaskStatus},
     ports::PortError,
     request::ImageRef,
-    script,
     task::TaskDefinition,
 };
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,7 @@ impl Job {
             None => host_only,
         };
         let image = definition.image.clone().filter(|_| !on_host);
-        let nonce = variable(&input, script::variable::NONCE);
+        let nonce = variable(&input, names::NONCE);
         Ok(Self {
             task: form::parsed(TASK, &row.task)?,
             definition,
@@ -96,7 +97,7 @@ impl Job {
     pub(super) fn container(&mut self) -> &mut Container {
         if self.task.containers.is_empty() {
             self.task.containers.push(Container {
-                name: CONTAINER.into(),
+                name: MAIN.into(),
                 ..Container::default()
             });
         }

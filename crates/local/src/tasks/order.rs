@@ -5,21 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{
-    git::GitHost,
-    request::{Place, RepoUrl},
-};
+use domain::request::{Place, RepoUrl};
 use runner::order::{
-    Credential, Credentials, FetchOrder, GitProgram, NetworkSettings, Proof, RepositorySource,
-    RunOrder, TaskVariables,
+    FetchOrder, GitProgram, NetworkSettings, RepositorySource, RunOrder, TaskVariables,
 };
 use secrecy::SecretString;
 
 use crate::host::{self, Folders};
 
-/// The user name that goes with a token, unless the request's host asks for another (GitHub docs,
-/// "Authenticating as a GitHub App installation").
-const TOKEN_USER: &str = "x-access-token";
 /// Where systems keep the authorities that their programs trust (Debian, Alpine; Fedora; SUSE;
 /// macOS).
 const AUTHORITIES: [&str; 4] = [
@@ -75,46 +68,12 @@ fn fetch(
     into: impl FnOnce(&RepoUrl) -> PathBuf,
 ) -> Option<FetchOrder> {
     let repo = RepoUrl::parse(task.repo.as_deref()?, Place::OneMachine).ok()?;
-    let reference = task.reference.take();
+    let into = into(&repo);
     Some(FetchOrder {
-        reference: reference.and_then(|reference| reference.parse().ok()),
-        depth: task.depth.commits(),
-        into: into(&repo),
-        submodules: task.submodules,
-        lfs: task.lfs,
-        credentials: credentials(&repo, task),
-        known_hosts: task
-            .known_hosts
-            .take()
-            .unwrap_or_else(|| domain::script::KNOWN_HOSTS.to_owned()),
         network: network(),
         git,
-        repo,
+        ..task.fetch_order(repo, into)
     })
-}
-
-/// The credentials of a clone. Without hosts of their own they were chosen for the repository's.
-fn credentials(repo: &RepoUrl, task: &mut TaskVariables) -> Credentials {
-    let hosts = |given: Option<String>| match given {
-        Some(given) => given
-            .split(' ')
-            .filter_map(|host| host.parse().ok())
-            .collect(),
-        None => GitHost::of(repo).into_iter().collect(),
-    };
-    let username = task.username.take();
-    let basic = task.token.take().map(|password| Credential {
-        hosts: hosts(task.token_hosts.take()),
-        proof: Proof::Basic {
-            username: username.unwrap_or_else(|| TOKEN_USER.to_owned()),
-            password,
-        },
-    });
-    let key = task.key.take().map(|key| Credential {
-        hosts: hosts(task.key_hosts.take()),
-        proof: Proof::Key(key),
-    });
-    Credentials(basic.into_iter().chain(key).collect())
 }
 
 /// How this machine reaches servers: by its proxies, and with the authorities that it trusts.

@@ -3,15 +3,22 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use domain::{
-    request::{CommandLine, Depth},
-    script::variable,
+    container::{self, variable},
+    git::GitHost,
+    request::{CommandLine, Depth, RepoUrl},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{EnvironmentValue, RepositorySource, RunOrder};
+use super::{
+    Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram, NetworkSettings, Proof,
+    RepositorySource, RunOrder,
+};
 
 /// The seconds between TERM and KILL (DESIGN §6).
 const GRACE_SECONDS: u64 = 10;
+/// The user name that goes with a token, unless the request's host asks for another (GitHub docs,
+/// "Authenticating as a GitHub App installation").
+const TOKEN_USER: &str = "x-access-token";
 /// How many seconds a set-up may take (DESIGN §6).
 pub const SET_UP_SECONDS: u64 = 600;
 
@@ -54,20 +61,6 @@ pub struct TaskVariables {
     pub environment: BTreeMap<String, EnvironmentValue>,
 }
 
-/// The variables that are for whoever fetches the repository, and for nobody else.
-const OF_THE_FETCH: [&str; 10] = [
-    variable::REF,
-    variable::DEPTH,
-    variable::SUBMODULES,
-    variable::LFS,
-    variable::GIT_TOKEN_HOSTS,
-    variable::SSH_KEY_HOSTS,
-    variable::GIT_USERNAME,
-    variable::GIT_TOKEN,
-    variable::SSH_KEY,
-    variable::KNOWN_HOSTS,
-];
-
 impl TaskVariables {
     /// Takes a task's variables apart. Of two with one name the later one counts.
     pub fn of(given: impl IntoIterator<Item = (String, SecretString)>) -> Self {
@@ -108,9 +101,7 @@ impl TaskVariables {
             known_hosts: text(variable::KNOWN_HOSTS),
             environment: BTreeMap::new(),
         };
-        for name in [variable::HELD, variable::WORKDIR] {
-            given.remove(name);
-        }
+        given.remove(variable::HELD);
         // The request's variables go before those of its container or host with the same name.
         let (held, mut environment): (Vec<_>, Vec<_>) = given
             .into_iter()
@@ -125,11 +116,49 @@ impl TaskVariables {
         }
     }
 
-    /// Whether a variable is for the fetch alone, so that a container that does not fetch does not
-    /// get it.
+    /// The order to fetch this repository into a folder. It takes the credentials out.
     #[must_use]
-    pub fn is_for_fetch(name: &str) -> bool {
-        OF_THE_FETCH.contains(&name)
+    pub fn fetch_order(&mut self, repo: RepoUrl, into: PathBuf) -> FetchOrder {
+        let reference = self.reference.take();
+        FetchOrder {
+            reference: reference.and_then(|reference| reference.parse().ok()),
+            depth: self.depth.commits(),
+            into,
+            submodules: self.submodules,
+            lfs: self.lfs,
+            credentials: self.credentials(&repo),
+            known_hosts: self
+                .known_hosts
+                .take()
+                .unwrap_or_else(|| container::KNOWN_HOSTS.to_owned()),
+            network: NetworkSettings::default(),
+            git: GitProgram::default(),
+            repo,
+        }
+    }
+
+    /// The credentials of a clone. Without hosts of their own they were chosen for the repository's.
+    fn credentials(&mut self, repo: &RepoUrl) -> Credentials {
+        let hosts = |given: Option<String>| match given {
+            Some(given) => given
+                .split(' ')
+                .filter_map(|host| host.parse().ok())
+                .collect(),
+            None => GitHost::of(repo).into_iter().collect(),
+        };
+        let username = self.username.take();
+        let basic = self.token.take().map(|password| Credential {
+            hosts: hosts(self.token_hosts.take()),
+            proof: Proof::Basic {
+                username: username.unwrap_or_else(|| TOKEN_USER.to_owned()),
+                password,
+            },
+        });
+        let key = self.key.take().map(|key| Credential {
+            hosts: hosts(self.key_hosts.take()),
+            proof: Proof::Key(key),
+        });
+        Credentials(basic.into_iter().chain(key).collect())
     }
 
     /// The order for the command's keeper.
@@ -155,7 +184,7 @@ impl TaskVariables {
     }
 }
 
-/// The name of a variable as the request has it. Some are held back from the script's set-up.
+/// The name of a variable as the request has it.
 fn own_name(name: &str) -> &str {
     name.strip_prefix(variable::HELD_PREFIX).unwrap_or(name)
 }
@@ -192,7 +221,6 @@ mod tests {
             (variable::HELD, "PATH"),
             ("MYCLI_ENV_PATH", "/of/the/request"),
             ("PATH", "/of/the/image"),
-            (variable::WORKDIR, "/work"),
             (variable::ATTEMPT_ID, "a-1"),
             ("OWN", ""),
         ]);

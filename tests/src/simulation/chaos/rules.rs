@@ -32,6 +32,8 @@ struct Seen {
     broken: Vec<String>,
     /// Attempts with a command that has begun.
     started: BTreeSet<String>,
+    /// The attempts whose log has a line of the runner.
+    spoke: BTreeSet<String>,
     /// How the scripts of attempts ended, by what they reported themselves.
     said: BTreeMap<String, Ended>,
     /// The executions accepted from users, with their requests.
@@ -127,6 +129,11 @@ impl Rules {
             .unwrap_or_else(|| ExecutionId::new(super::super::start(), 0));
         locked(&self.0).accepted.insert(id.clone(), request);
         id
+    }
+
+    /// Records that the runner of this attempt has written a line.
+    pub(super) fn spoke(&self, attempt: &str) {
+        locked(&self.0).spoke.insert(attempt.to_owned());
     }
 
     /// Records that the command of this attempt began.
@@ -574,6 +581,7 @@ impl Rules {
         let itself = task
             .as_ref()
             .is_some_and(|task| task.stop_code == Some(StopCode::EssentialContainerExited));
+        let has_spoken = locked(&self.0).spoke.contains(&by);
         let right = match &end.outcome {
             Outcome::Succeeded => said == Some(Ended::Exit(0)) && code == Some(0),
             Outcome::Failed {
@@ -587,7 +595,8 @@ impl Rules {
             Outcome::Cancelled { .. } => {
                 record.cancel.is_some() && !(itself && matches!(said, Some(Ended::Exit(0))))
             }
-            Outcome::Lost { .. } => itself && code.is_none() && said.is_none(),
+            // ECS gives exit codes also to what never ran.
+            Outcome::Lost { .. } => itself && said.is_none() && (code.is_none() || !has_spoken),
         };
         self.check(world, right, || {
             format!(

@@ -110,7 +110,7 @@ fn life(world: &World, input: &RunTaskInput) -> (Life, Option<Ended>) {
         let ecs = locked(&world.ecs);
         ecs.account().lives.of(world.plan.seed, &input.started_by)
     };
-    if matches!(drawn.end, End::NeverStarts(_)) {
+    if drawn.end.is_before_main() {
         return (drawn, None);
     }
     let fails = !world
@@ -172,9 +172,10 @@ async fn write(
     ended: Option<Ended>,
 ) {
     world.time.sleep(life.start_up).await;
-    if matches!(life.end, End::NeverStarts(_)) || world.is_stopping(arn) {
+    if life.end.is_before_main() || world.is_stopping(arn) {
         return;
     }
+    world.rules.spoke(by);
     say(world, arn, nonce, "setup");
     let set_up = if ended == Some(Ended::SetUpFailed) {
         life.work

@@ -101,10 +101,6 @@ impl Origin {
     pub(crate) fn commit(&self, name: &str) -> String {
         git(&self.path(), &["rev-parse", &format!("{name}^{{commit}}")])
     }
-
-    pub(crate) fn set(&self, key: &str, value: &str) {
-        git(&self.path(), &["config", key, value]);
-    }
 }
 
 /// The behaviour of an HTTP server.
