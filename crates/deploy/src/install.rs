@@ -141,7 +141,7 @@ pub async fn deploy(
     protect(account, name, tell).await;
     if let Err(error) = repository.expire(&wish.runner.digest()).await {
         tell(StackProgress::Step(format!(
-            "images of older releases stay for now: {error}"
+            "images of older releases were not removed; the next upgrade tries again: {error}"
         )));
     }
     Ok(Deployed {

@@ -278,7 +278,7 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
 }
 
 /// The failure of a container of ours that ECS gives a reason for, or of `init`, without which
-/// nothing can start. What else fails in `fetch` it has told to `main`.
+/// nothing can start. Other failures of `fetch` reach `main`, which tells them.
 fn helper_failure(task: &Task) -> Option<Cause> {
     let of = |name: &'static str, container: &Container| {
         let cause = match (&container.reason, container.exit_code) {
@@ -375,7 +375,7 @@ mod tests {
         assert!(ours.is_some_and(|cause| cause.passes()));
         let failed = silent(&task(r#","exitCode":1"#, "", ""));
         assert!(said(failed).starts_with("container init of mycli failed with exit code 1"));
-        // What `fetch` could tell itself, it told: ECS's reason is more only if there is one.
+        // The reason that `fetch` told counts, unless ECS gives one of its own.
         let told = MarkerFacts {
             set_up_at: Some(crate::Timestamp::default()),
             set_up_failure: Some("no branch x".into()),

@@ -1,4 +1,4 @@
-//! What the containers of a task agree on with each other and with mycli: names, places, variables,
+//! The agreement of a task's containers with each other and with mycli: names, places, variables,
 //! exit statuses. A task on the host has the same variables and exit statuses.
 //!
 //! `init` puts the runner where the others find it, `fetch` gets the repository, and `main` has the

@@ -1,5 +1,5 @@
-//! The hand-over of a repository between two containers of a task: `fetch` gets it, `main` takes it.
-//! The two share a folder and nothing else, neither processes nor signals.
+//! The hand-over of a repository from the container `fetch` of a task to the container `main`. The
+//! two share a folder and nothing else, neither processes nor signals.
 
 use std::{
     fs::{self, File},
@@ -185,7 +185,7 @@ impl<'a> FetchWatch<'a> {
             .or_else(|| self.ask())
     }
 
-    /// Whether its heartbeat has stopped. One that has not begun may still be waiting for its image.
+    /// Whether its heartbeat has stopped. One that has not begun may still wait for its image.
     fn is_silent(&mut self) -> bool {
         let path = self.order.folder.join(HEARTBEAT);
         let Ok(at) = fs::metadata(path).and_then(|file| file.modified()) else {
@@ -200,7 +200,7 @@ impl<'a> FetchWatch<'a> {
         }
     }
 
-    /// What ECS knows of its end. No answer means nothing.
+    /// Its end, if ECS knows of one. No answer means nothing.
     fn ask(&mut self) -> Option<FetchFault> {
         let endpoint = self.endpoint.as_ref()?;
         if self.asked_at.elapsed() < ASK {

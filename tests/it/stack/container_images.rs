@@ -1,5 +1,5 @@
-//! Images that have nothing of what a run needs, or something in its way: each on a repository, with
-//! a timeout and a cancel. The runner comes from the image that `mycli init` pushed to the registry.
+//! Images that lack all that a run needs, or have something in its way: each on a repository, with a
+//! timeout and a cancel. The runner comes from the image that `mycli init` pushed to the registry.
 
 use serde_json::json;
 use tests::engine::{BUSYBOX, NO_SHELL, SCRATCH, USER, WORKSPACE};
@@ -71,7 +71,7 @@ fn a_run_without_a_repository_leaves_the_images_folders_alone() {
         .prints("/workspace\n0\n1000\n");
 }
 
-/// What fails in a container of ours is not blamed on the run.
+/// A failure in a container of ours is not blamed on the run.
 #[test]
 fn an_image_of_ours_that_is_gone_is_our_fault_and_doctor_tells_so() {
     let world = World::new();
