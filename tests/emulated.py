@@ -356,8 +356,11 @@ async def app(scope, receive, send):  # noqa: F811
         return await _answer(scope, send, *refusal)
     if not caller:
         return await _server(scope, _again(body, receive), send)
+    if "x-amz-target" not in headers:
+        _note("calls.jsonl", {"function": caller[1], "target": _rest_target(scope, headers, body), "body": {"path": scope["path"]}})
+        return await _server(scope, _again(body, receive), send)
     asked = json.loads(body or b"{}")
-    call = {"function": caller[1], "target": headers.get("x-amz-target", ""), "body": asked}
+    call = {"function": caller[1], "target": headers["x-amz-target"], "body": asked}
     service, _, operation = call["target"].partition(".")
     if service == "DynamoDB_20120810" and operation in _WRITES:
         body = json.dumps(asked | {"ReturnConsumedCapacity": "TOTAL"}).encode()
@@ -390,6 +393,13 @@ def _held_to_its_model(scope, headers, body):
         _checked.add((service, operation))
         _note("checked.jsonl", {"service": service, "operation": operation})
     return None
+
+
+def _rest_target(scope, headers, body):
+    """The service and the operation of a request that names them by its method and path."""
+    request = scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1"), headers, body
+    service, operation, _ = models.check(*request) if models else ("s3", scope["method"], [])
+    return f"{service}.{operation}"
 
 
 def _parameters(headers, body):

@@ -7,6 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     commands::{
+        artifacts::{self, ArtifactsArgs},
         bulk::{self, Bulk},
         cancel::{self, CancelArgs},
         completions::{self, Completions},
@@ -80,6 +81,9 @@ pub(crate) enum Verb {
     /// Show a run's log
     #[command(after_help = logs::EXAMPLES)]
     Logs(LogsArgs),
+    /// List and get the files that a run left
+    #[command(after_help = artifacts::EXAMPLES)]
+    Artifacts(ArtifactsArgs),
     /// Cancel a run, or all runs of a group
     #[command(after_help = cancel::EXAMPLES)]
     Cancel(CancelArgs),
@@ -149,6 +153,7 @@ impl Verb {
             Self::Status(_) => "status",
             Self::History(_) => "history",
             Self::Logs(_) => "logs",
+            Self::Artifacts(_) => "artifacts list",
             _ => "exec --no-repo 'echo hello'",
         }
     }
@@ -182,6 +187,7 @@ impl Verb {
             Self::Status(verb) => Box::pin(verb.run(context)),
             Self::Wait(verb) => Box::pin(verb.run(context)),
             Self::Logs(verb) => Box::pin(verb.run(context)),
+            Self::Artifacts(verb) => Box::pin(verb.run(context)),
             Self::Cancel(verb) => Box::pin(verb.run(context)),
             Self::Rerun(verb) => Box::pin(verb.run(context)),
             Self::History(verb) => Box::pin(verb.run(context)),

@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub(crate) mod api;
+pub(crate) mod download;
 mod remote;
 mod retry;
 

@@ -1,5 +1,6 @@
 //! The commands: a file for each.
 
+pub(crate) mod artifacts;
 pub(crate) mod bulk;
 pub(crate) mod cancel;
 pub(crate) mod completions;

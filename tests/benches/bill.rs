@@ -356,6 +356,7 @@ fn short(service: &str) -> &str {
         "AmazonEC2ContainerServiceV20141113" => "ECS (free)",
         "Logs_20140328" => "Logs (free)",
         "AWSEvents" => "EventBridge",
+        "s3" => "S3",
         other => other,
     }
 }

@@ -4,6 +4,7 @@
 //! for one adapter. For example `store::suite!(fresh)` takes an async function that makes an empty
 //! store and whatever must outlive it. After the suites come the rules of one machine only.
 
+mod artifacts;
 mod definitions;
 pub(crate) mod dynamo;
 mod dynamo_cost;
@@ -20,6 +21,7 @@ mod spoilt;
 pub(crate) mod sqs;
 mod store;
 mod tasks;
+mod uploads;
 
 /// Makes a `#[tokio::test]` of each rule of a suite, on a fresh adapter.
 macro_rules! rules {

@@ -26,6 +26,7 @@ use domain::{
     transition::Observation,
 };
 use futures_util::FutureExt as _;
+use local::artifacts::LocalArtifacts;
 use pipeline::{auth::Auth, query::Query, recent::Recent};
 use tests::{callers::caller, memory::MemoryStore};
 
@@ -166,6 +167,7 @@ fn follow(rate: Rate) -> Outcome {
         store: &store,
         keys: &store,
         logs: &logs,
+        artifacts: &LocalArtifacts::new("/nonexistent".into()),
         system: &system,
         auth: &auth,
         settings: &settings,
@@ -390,6 +392,7 @@ fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
         store: &store,
         keys: &store,
         logs: &logs,
+        artifacts: &LocalArtifacts::new("/nonexistent".into()),
         system: &system,
         auth: &auth,
         settings: &settings,

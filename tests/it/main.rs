@@ -26,4 +26,5 @@ mod runner;
 mod simulation;
 mod stack;
 mod sweep;
+mod uploads;
 mod words;

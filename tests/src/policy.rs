@@ -281,6 +281,7 @@ pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
                 stack.arn("logs", &format!("log-group:{group}:log-stream:{stream}")),
             )]
         }
+        "s3" => s3(operation, &text(body, "path")),
         "ServiceQuotasV20190624" => vec![Call::new(&format!("servicequotas:{operation}"), "*")],
         "AWSEvents" if operation == "PutEvents" => list(body, "Entries")
             .iter()
@@ -288,6 +289,18 @@ pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
             .collect(),
         _ => panic!("no function is meant to call {target}"),
     }
+}
+
+/// The call of an S3 operation on an object. An upload in parts needs the permission to put an object
+/// (Amazon S3 User Guide, "Multipart upload API and permissions").
+fn s3(operation: &str, path: &str) -> Vec<Call> {
+    let action = match operation {
+        "PutObject" | "CreateMultipartUpload" | "CompleteMultipartUpload" => "s3:PutObject",
+        "GetObject" | "HeadObject" => "s3:GetObject",
+        _ => panic!("no function is meant to call s3.{operation}"),
+    };
+    let object = path.trim_start_matches('/');
+    vec![Call::new(action, format!("arn:aws:s3:::{object}"))]
 }
 
 fn put_event(entry: &Value, stack: &Stack) -> Call {

@@ -437,6 +437,7 @@ pub fn settings(account: &Account) -> Settings {
         ]),
         run_task_rate: rate(account.rates.run_task),
         runner_images: Some(crate::ecs::runner_images()),
+        artifacts: None,
         spot_fallback_after: None,
         definitions_rate: rate(account.rates.register),
         allowed: None,

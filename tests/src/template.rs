@@ -246,6 +246,7 @@ impl Template {
         let kind = resource["Type"].as_str().unwrap_or_default();
         let own = [
             "QueueName",
+            "BucketName",
             "TableName",
             "ClusterName",
             "FunctionName",
@@ -277,6 +278,7 @@ impl Template {
                     arn("dynamodb", "table/")
                 )
             }
+            ("AWS::S3::Bucket", "Arn") => format!("arn:aws:s3:::{own}"),
             ("AWS::ECS::Cluster", "Arn") => arn("ecs", "cluster/"),
             ("AWS::Lambda::Function", "Arn") => arn("lambda", "function:"),
             ("AWS::Logs::LogGroup", "Arn") => format!("{}:*", arn("logs", "log-group:")),

@@ -2,8 +2,8 @@
 
 use domain::{
     api::{
-        Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, KeyView,
-        LogsPage, Whoami,
+        Accepted, ArtifactsPage, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView,
+        HistoryPage, KeyView, LogsPage, Whoami,
     },
     execution::ExecutionStatus,
     id::ExecutionId,
@@ -120,6 +120,22 @@ impl Client {
     ) -> Result<Got<ExecutionView>, ApiError> {
         self.got(Call::get(path(&["executions", id.as_str()], &[])).following())
             .await
+    }
+
+    /// A page of the files of an execution: of this attempt, or of the last one.
+    pub(crate) async fn artifacts(
+        &self,
+        id: &ExecutionId,
+        attempt: Option<u32>,
+        cursor: Option<&str>,
+    ) -> Result<Got<ArtifactsPage>, ApiError> {
+        let attempt = attempt.map(|attempt| attempt.to_string());
+        let pairs = [("attempt", attempt.as_deref()), ("cursor", cursor)];
+        self.got(Call::get(path(
+            &["executions", id.as_str(), "artifacts"],
+            &pairs,
+        )))
+        .await
     }
 
     /// The id of the caller's latest execution.

@@ -21,6 +21,7 @@ Examples:
   mycli exec --repo https://github.com/me/infra --branch v2 'make deploy'
   mycli exec --local --no-repo 'echo hello'      on this machine, with no account
   mycli exec --no-repo -e STAGE --env-file .env --timeout 10m './migrate.sh'
+  mycli exec --artifact 'dist/**' --artifacts-to . 'make dist'     keeps files, and gets them
   id=$(mycli exec --detach 'make nightly')       follow it with: mycli logs -f $id
 
 --env-file is read as docker run reads it: quotes are part of a value, and a value is one
@@ -82,7 +83,7 @@ impl Exec {
         draft: Result<RunDraft, Failure>,
     ) -> Result<u8, Failure> {
         let draft = draft?;
-        let ended = launch::run(context, client, draft.request.clone(), self.launch).await;
+        let ended = launch::run(context, client, draft.request.clone(), &self.launch).await;
         ended.map_err(|error| launch::placed(error, |faults| draft.placed(faults)))
     }
 }

@@ -127,7 +127,7 @@ impl RerunArgs {
         if self.launch.dry_run {
             return launch::dry_run(context, &would_be(context, before, changes));
         }
-        launch::rerun(context, client, &before.execution_id, changes, self.launch).await
+        launch::rerun(context, client, &before.execution_id, changes, &self.launch).await
     }
 }
 

@@ -6,7 +6,10 @@ use chrono::{TimeDelta, Utc};
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed, RequestView},
+    api::{
+        ArtifactsView, AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed,
+        RequestView,
+    },
     group::rerun::RerunCounts,
     timing::Timings,
 };
@@ -220,6 +223,10 @@ fn page(run: &ExecutionView, screen: &Screen) -> String {
     ));
     outcome_rows(&mut page, run);
     request_rows(&mut page, run);
+    page.row(
+        "artifacts",
+        run.request.artifacts.as_ref().map(artifacts_line),
+    );
     phase_rows(&mut page, run);
     page.row("phases", phases(&run.timings));
     attempt_rows(&mut page, &run.attempts);
@@ -281,6 +288,30 @@ fn request_rows(page: &mut ManPage, run: &ExecutionView) {
         "retries",
         (request.retries > 0).then(|| retries(request.retries, &request.retry_on)),
     );
+}
+
+/// The files that are kept, and their state.
+fn artifacts_line(artifacts: &ArtifactsView) -> String {
+    let globs = artifacts.globs.join(", ");
+    let (files, bytes) = match (artifacts.files, artifacts.bytes) {
+        (Some(files), Some(bytes)) => (files, bytes),
+        _ => return globs,
+    };
+    let files = match files {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    };
+    let reason = artifacts.reason.as_ref();
+    let reason = reason.map_or_else(String::new, |reason| format!(", not complete: {reason}"));
+    let expires = artifacts.expires_at.map_or_else(String::new, |at| {
+        let word = if at <= Utc::now() {
+            "removed"
+        } else {
+            "kept until"
+        };
+        format!(", {word} {}", moment::shown(at))
+    });
+    format!("{globs}: {files}, {bytes} bytes{reason}{expires}")
 }
 
 /// The names in a list. Values may be secret and are not shown.

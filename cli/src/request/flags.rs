@@ -90,6 +90,13 @@ pub(crate) struct RunFlags {
     /// Try again only if it failed for these causes: spot, host, failure
     #[arg(long, value_name = "CAUSE,…", value_delimiter = ',')]
     pub(crate) retry_on: Vec<String>,
+    /// Keep the files that a pattern names, such as 'dist/**'; may be repeated, and !PATTERN leaves
+    /// files out
+    #[arg(long = "artifact", value_name = "GLOB")]
+    pub(crate) artifacts: Vec<String>,
+    /// After which end to keep them: always, success, failure [default: always]
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) artifacts_on: Option<String>,
     /// A key of your choice; sent again within 24 hours, it gives the same run, not a new one
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
@@ -99,7 +106,7 @@ pub(crate) struct RunFlags {
 }
 
 /// How a run is submitted and followed.
-#[derive(Args, Clone, Copy, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LaunchFlags {
     /// Print the run's id and return at once
     #[arg(short, long)]
@@ -107,6 +114,9 @@ pub(crate) struct LaunchFlags {
     /// Check the request and print it; run nothing
     #[arg(long, conflicts_with = "detach")]
     pub(crate) dry_run: bool,
+    /// Get the files that the run keeps into this folder, once it is over
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["detach", "dry_run"])]
+    pub(crate) artifacts_to: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) machine: MachineFlags,
 }
@@ -167,6 +177,10 @@ impl RunFlags {
         replace(&mut request.retries, self.retries.as_ref());
         replace(&mut request.idempotency_key, self.idempotency_key.as_ref());
         replace(&mut request.name, self.name.as_ref());
+        if !self.artifacts.is_empty() {
+            request.artifacts.clone_from(&self.artifacts);
+        }
+        replace(&mut request.artifacts_on, self.artifacts_on.as_ref());
         if !self.retry_on.is_empty() {
             request.retry_on.clone_from(&self.retry_on);
         }

@@ -1,7 +1,7 @@
 //! Submits a request and follows the run to its end. `exec` and `rerun` share this part.
 
 use domain::{
-    api::Accepted,
+    api::{Accepted, ExecutionView},
     id::ExecutionId,
     request::{Changes, CommandLine, Defaults, FieldError, SubmitRequest},
 };
@@ -12,7 +12,10 @@ use crate::{
     exit,
     failure::Failure,
     request::{draft, flags::LaunchFlags},
-    runs::follow::{self, FollowEnd, Show},
+    runs::{
+        artifacts::{self, Wanted},
+        follow::{self, FollowEnd, Show},
+    },
     terminal::{output, screen::Stream},
 };
 
@@ -39,11 +42,16 @@ pub(crate) async fn run(
     context: &Context,
     client: &Client,
     request: SubmitRequest,
-    flags: LaunchFlags,
+    flags: &LaunchFlags,
 ) -> Result<u8, Failure> {
     if let (true, Some(image)) = (flags.machine.host, &request.image) {
         context.screen.say(&format!(
             "runs in this machine's own shell (--host), not in the image {image}"
+        ));
+    }
+    if flags.artifacts_to.is_some() && request.artifacts.is_empty() {
+        return Err(Failure::Usage(
+            "--artifacts-to is given, and the run keeps no files: name them with --artifact".into(),
         ));
     }
     start(client, flags).await?;
@@ -79,7 +87,7 @@ pub(crate) async fn rerun(
     client: &Client,
     before: &ExecutionId,
     changes: Changes,
-    flags: LaunchFlags,
+    flags: &LaunchFlags,
 ) -> Result<u8, Failure> {
     start(client, flags).await?;
     let key = key_or_random(changes.idempotency_key)?;
@@ -93,7 +101,7 @@ pub(crate) async fn rerun(
 }
 
 /// Starts the runner in this process, on this machine, for a run that is followed.
-async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
+async fn start(client: &Client, flags: &LaunchFlags) -> Result<(), Failure> {
     match client {
         Client::Local(machine) if !flags.detach => machine.start().await.map_err(Failure::other),
         Client::Local(_) | Client::Remote(_) => Ok(()),
@@ -104,12 +112,12 @@ async fn go_on(
     context: &Context,
     client: &Client,
     accepted: &Got<Accepted>,
-    flags: LaunchFlags,
+    flags: &LaunchFlags,
 ) -> Result<u8, Failure> {
     if flags.detach {
         announce(context, accepted)
     } else {
-        see_through(context, client, &accepted.value).await
+        see_through(context, client, &accepted.value, flags).await
     }
 }
 
@@ -130,6 +138,7 @@ async fn see_through(
     context: &Context,
     client: &Client,
     accepted: &Accepted,
+    flags: &LaunchFlags,
 ) -> Result<u8, Failure> {
     let (id, screen) = (&accepted.execution_id, &context.screen);
     tracing::info!(execution_id = %id, "submitted");
@@ -145,11 +154,41 @@ async fn see_through(
             if context.is_json() {
                 output::json(context, &got.answer)?;
             }
-            Ok(output::verdict(context, &got.value))
+            let files = get_artifacts(context, client, &got.value, flags).await;
+            let code = output::verdict(context, &got.value);
+            match files {
+                // The command's own failure says more than that its files could not be got.
+                Err(failure) if code != 0 => {
+                    screen.fail(&failure);
+                    Ok(code)
+                }
+                files => files.map(|()| code),
+            }
         }
         // The command's exit code is not known, and a caller must not take this for a success.
         FollowEnd::Detached => Ok(exit::UNKNOWN),
     }
+}
+
+/// Gets the files of a run that is over, if the user wants them here. Its log says if some are
+/// missing.
+async fn get_artifacts(
+    context: &Context,
+    client: &Client,
+    run: &ExecutionView,
+    flags: &LaunchFlags,
+) -> Result<(), Failure> {
+    let (Some(to), Some(_)) = (&flags.artifacts_to, &run.request.artifacts) else {
+        return Ok(());
+    };
+    let wanted = Wanted {
+        attempt: None,
+        globs: None,
+        to: to.clone(),
+    };
+    let got = artifacts::get(client, &run.execution_id, &wanted, |_| Ok(())).await?;
+    context.screen.say(&got.words(to));
+    Ok(())
 }
 
 /// The given idempotency key, or a random one. Every submission has a key, so that a lost answer

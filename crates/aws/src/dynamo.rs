@@ -57,6 +57,7 @@ mod state;
 mod submission;
 mod sweep;
 mod table;
+mod uploads;
 
 pub use item::Item;
 

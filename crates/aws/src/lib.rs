@@ -1,6 +1,7 @@
 //! The ports over AWS. No type of the SDK crosses this crate's boundary, except the configuration
 //! from which its adapters are built.
 
+pub mod artifacts;
 mod batch;
 pub mod connect;
 pub mod dynamo;

@@ -7,7 +7,7 @@ use domain::{
     limit::CapacityPool,
     quota::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
     request::{Defaults, Place, TaskSize, Timeout},
-    settings::{Allowed, RunnerImages, Settings},
+    settings::{Allowed, ArtifactSettings, RunnerImages, Settings},
 };
 
 use crate::ecs::Registration;
@@ -66,7 +66,7 @@ const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that require it, and the functions that can run without it.
-const VARIABLES: [(&str, &[Function], &[Function]); 32] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 35] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -86,6 +86,10 @@ const VARIABLES: [(&str, &[Function], &[Function]); 32] = [
     // The launcher of the release before was not given it, so it starts without.
     ("MYCLI_RUNNER_IMAGE", &[], &[Launcher]),
     ("MYCLI_GIT_IMAGE", &[], &[Launcher]),
+    // The functions of the release before were not given these, so they start without.
+    ("MYCLI_ARTIFACTS_BUCKET", &[], JUDGES),
+    ("MYCLI_ARTIFACT_RETENTION_DAYS", &[], &[Query]),
+    ("MYCLI_TASK_API_URL", &[], &[Launcher]),
     ("MYCLI_TASK_ROLE_PREFIX", &[Submit], TAKES_IN),
     ("MYCLI_REGISTRY_SECRET_PREFIX", &[Submit], TAKES_IN),
     ("MYCLI_DEFAULT_IMAGE", &[Submit], TAKES_IN),
@@ -119,6 +123,8 @@ pub struct Names {
     pub control_queue_url: String,
     /// The event bus that the ends of executions are sent to.
     pub event_bus: String,
+    /// The bucket of the files that runs keep.
+    pub artifacts_bucket: String,
 }
 
 /// All settings of a function.
@@ -191,6 +197,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             launch_queue_url: self.text("MYCLI_LAUNCH_QUEUE_URL"),
             control_queue_url: self.text("MYCLI_CONTROL_QUEUE_URL"),
             event_bus: self.text("MYCLI_EVENT_BUS"),
+            artifacts_bucket: self.text("MYCLI_ARTIFACTS_BUCKET"),
         }
     }
 
@@ -213,6 +220,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 registry_secret_prefix: self.text("MYCLI_REGISTRY_SECRET_PREFIX"),
             }),
             runner_images: self.runner_images(),
+            artifacts: self.artifacts(),
             network: self.network(),
             task_tags: self.task_tags(),
             unlisted_seconds: UNLISTED_SECONDS,
@@ -296,6 +304,14 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         let git = self.parsed("MYCLI_GIT_IMAGE");
         self.parsed("MYCLI_RUNNER_IMAGE")
             .map(|runner| RunnerImages { runner, git })
+    }
+
+    fn artifacts(&mut self) -> Option<ArtifactSettings> {
+        self.value("MYCLI_ARTIFACTS_BUCKET")?;
+        Some(ArtifactSettings {
+            retention_days: self.parsed("MYCLI_ARTIFACT_RETENTION_DAYS"),
+            task_api_url: self.value("MYCLI_TASK_API_URL"),
+        })
     }
 
     fn task_tags(&mut self) -> Option<String> {

@@ -1,5 +1,6 @@
-//! The bucket that holds the functions' code and the template. It is created before the stack and
-//! removed after it.
+//! A stack's buckets. The one that holds the functions' code and the template is created before the
+//! stack and removed after it. The one for the files of runs belongs to the stack, which can be
+//! removed once it is empty.
 
 use aws_sdk_s3::{
     Client,
@@ -28,7 +29,7 @@ const DELETE_MAX: i32 = 1000;
 /// A stack's bucket. Bucket names are global, so each call names the account that must own the
 /// bucket. A bucket of the same name in another account is neither written nor read.
 #[derive(Clone, Debug)]
-pub(crate) struct CodeBucket {
+pub(crate) struct StackBucket {
     client: Client,
     name: String,
     owner: String,
@@ -37,8 +38,19 @@ pub(crate) struct CodeBucket {
     endpoint_url: Option<String>,
 }
 
-impl CodeBucket {
-    pub(crate) fn new(account: &Account, stack: &StackName) -> Self {
+impl StackBucket {
+    /// The bucket with the functions' code.
+    pub(crate) fn code(account: &Account, stack: &StackName) -> Self {
+        Self::named(account, stack, stack.bucket(&account.id, &account.region))
+    }
+
+    /// The bucket with the files that runs leave. The stack makes and removes it.
+    pub(crate) fn files(account: &Account, stack: &StackName) -> Self {
+        let name = stack.files_bucket(&account.id, &account.region);
+        Self::named(account, stack, name)
+    }
+
+    fn named(account: &Account, stack: &StackName, name: String) -> Self {
         // An emulator has one host name, not one for each bucket.
         let config = aws_sdk_s3::config::Builder::from(&account.config);
         let config = config
@@ -46,7 +58,7 @@ impl CodeBucket {
             .build();
         Self {
             client: Client::from_conf(config),
-            name: stack.bucket(&account.id, &account.region),
+            name,
             owner: account.id.clone(),
             region: account.region.clone(),
             stack: stack.clone(),
@@ -282,10 +294,9 @@ impl CodeBucket {
     /// Removes the bucket and all versions of all its objects. Returns whether there was one.
     /// Idempotent.
     pub(crate) async fn remove(&self) -> Result<bool, CallError> {
-        if !self.exists().await? {
+        if !self.empty().await? {
             return Ok(false);
         }
-        while self.remove_page().await? {}
         let gone = self
             .client
             .delete_bucket()
@@ -299,6 +310,15 @@ impl CodeBucket {
                 .map(|_| true)
                 .map_err(CallError::of(self.doing("remove"))),
         }
+    }
+
+    /// Removes all versions of all objects. Returns whether there is such a bucket. Idempotent.
+    pub(crate) async fn empty(&self) -> Result<bool, CallError> {
+        if !self.exists().await? {
+            return Ok(false);
+        }
+        while self.remove_page().await? {}
+        Ok(true)
     }
 
     /// Removes up to a thousand versions and delete markers. Returns whether there were any.

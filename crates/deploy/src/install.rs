@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Account, CallError, StackName,
-    bucket::CodeBucket,
+    bucket::StackBucket,
     gateway_log::{self, LogRole},
     kept::{self, KeptTable},
     long_arns,
@@ -87,7 +87,7 @@ pub async fn deploy(
         return Err(InstallError::ShortArns(account.region.clone()));
     }
     let stacks = Stacks::new(account, name);
-    let bucket = CodeBucket::new(account, name);
+    let bucket = StackBucket::code(account, name);
     let before = match ready(&stacks, tell).await? {
         None => adopted(account, name, &bucket, &stacks, template, tell).await?,
         stands => stands,
@@ -349,7 +349,7 @@ async fn ready(
 async fn adopted(
     account: &Account,
     name: &StackName,
-    bucket: &CodeBucket,
+    bucket: &StackBucket,
     stacks: &Stacks,
     template: &Template,
     tell: &impl Fn(StackProgress),
@@ -390,7 +390,7 @@ async fn protect(account: &Account, name: &StackName, tell: &impl Fn(StackProgre
     }
 }
 
-async fn ensure(bucket: &CodeBucket, tell: &impl Fn(StackProgress)) -> Result<(), CallError> {
+async fn ensure(bucket: &StackBucket, tell: &impl Fn(StackProgress)) -> Result<(), CallError> {
     if bucket.ensure().await? {
         tell(StackProgress::Step(format!(
             "made the bucket {}",
@@ -402,7 +402,7 @@ async fn ensure(bucket: &CodeBucket, tell: &impl Fn(StackProgress)) -> Result<()
 
 /// Stores the functions' code.
 async fn upload(
-    bucket: &CodeBucket,
+    bucket: &StackBucket,
     functions: &Functions,
     tell: &impl Fn(StackProgress),
 ) -> Result<(), CallError> {
@@ -425,7 +425,7 @@ async fn upload(
 fn own_parameters(
     account: &Account,
     name: &StackName,
-    bucket: &CodeBucket,
+    bucket: &StackBucket,
     wish: &InstallWish<'_>,
     runner: String,
 ) -> BTreeMap<&'static str, String> {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a stack. With it, `mycli-<name>-<account>-<region>` fits the 63 characters
+/// The longest name of a stack. With it, `mycli-<name>-<account>-<region>-files` fits the 63 characters
 /// of a bucket's name (Amazon S3, "General purpose bucket naming rules") in every region.
 pub const STACK_NAME_MAX: usize = 20;
 
@@ -48,6 +48,12 @@ impl StackName {
     #[must_use]
     pub fn bucket(&self, account: &str, region: &str) -> String {
         format!("{}-{account}-{region}", self.full())
+    }
+
+    /// Returns the name of the bucket with the files that runs leave.
+    #[must_use]
+    pub fn files_bucket(&self, account: &str, region: &str) -> String {
+        format!("{}-files", self.bucket(account, region))
     }
 
     /// Returns the path of the parameters that hold secrets, with a slash at both ends.
@@ -122,7 +128,7 @@ mod tests {
     #[test]
     fn a_name_fits_into_every_name_made_of_it() {
         let longest: StackName = "a2345678901234567890".parse().unwrap();
-        assert!(longest.bucket("123456789012", "ap-southeast-1").len() <= 63);
+        assert!(longest.files_bucket("123456789012", "ap-southeast-1").len() <= 63);
         for wrong in [
             "",
             "A",

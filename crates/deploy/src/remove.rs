@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     Account, CallError, StackName,
-    bucket::CodeBucket,
+    bucket::StackBucket,
     gateway_log::{self, LogRoleFate},
     kept::{self, KeptTable},
     runner_image::RunnerRepository,
@@ -26,6 +26,9 @@ use crate::{
 /// and a launcher may start a task while we stop the others. A few tries are enough, because each
 /// one finds only the tasks that were started during the one before.
 const TRIES: u32 = 4;
+/// The types of resources that cannot be removed because of tasks: one that runs, and one that has
+/// just stored a file.
+const STOPPING: [&str; 2] = ["AWS::ECS::Cluster", "AWS::S3::Bucket"];
 /// How many deregistrations are sent without a pause, and the pause before each further one. ECS
 /// allows a burst of 20 and one a second after that (ECS API reference, "Request throttling for the
 /// Amazon ECS API").
@@ -85,6 +88,7 @@ pub async fn remove(
     let tasks = StackTasks {
         client: Client::new(&account.config),
     };
+    let files = StackBucket::files(account, name);
     let mut removed = Removed::default();
     let mut stack = settled(&stacks, tell).await?;
     let log_roles = gateway_log::ours(account, name, stack.is_some()).await?;
@@ -95,7 +99,7 @@ pub async fn remove(
             Table::new(account, &name.table()).protect(false).await?;
             found
         };
-        removed.tasks = remove_stack(&stacks, &tasks, &found, tell).await?;
+        removed.tasks = remove_stack(&stacks, &tasks, &files, &found, tell).await?;
         removed.stack = true;
     }
     if !keep_history {
@@ -107,7 +111,7 @@ pub async fn remove(
     removed.secrets = remove_secrets(account, name, tell).await?;
     removed.definitions = tasks.forget_definitions(name, tell).await?;
     removed.repository = RunnerRepository::new(account, name).remove().await?;
-    removed.bucket = CodeBucket::new(account, name).remove().await?;
+    removed.bucket = StackBucket::code(account, name).remove().await?;
     Ok(removed)
 }
 
@@ -202,7 +206,7 @@ async fn keep_table(
         name.table()
     )));
     let template = Template::whole(&stacks.template().await?)?.keeping_the_table()?;
-    let bucket = CodeBucket::new(account, name);
+    let bucket = StackBucket::code(account, name);
     bucket.ensure().await?;
     let url = bucket.put_template(&template).await?;
     let settings = stack
@@ -214,10 +218,11 @@ async fn keep_table(
     Ok(changed.unwrap_or(stack))
 }
 
-/// Stops the tasks and removes the stack. Returns how many tasks were stopped.
+/// Stops the tasks, removes the files of runs, and removes the stack. Returns how many tasks were stopped.
 async fn remove_stack(
     stacks: &Stacks,
     tasks: &StackTasks,
+    files: &StackBucket,
     stack: &StackView,
     tell: &impl Fn(StackProgress),
 ) -> Result<usize, RemoveError> {
@@ -228,15 +233,17 @@ async fn remove_stack(
         if let Some(cluster) = stack.outputs.get("Cluster") {
             stopped += tasks.stop_all(cluster, tell).await?;
         }
+        // CloudFormation removes no bucket that has something in it.
+        files.empty().await?;
         tell(StackProgress::Step("removing the stack".into()));
         match stacks.delete(stack, tell).await {
             Ok(()) => return Ok(stopped),
             Err(StackError::Failed {
                 resource: Some(event),
                 ..
-            }) if tried < TRIES && event.kind == "AWS::ECS::Cluster" => {
+            }) if tried < TRIES && STOPPING.contains(&event.kind.as_str()) => {
                 tell(StackProgress::Step(
-                    "tasks were started meanwhile: trying again".into(),
+                    "tasks ran meanwhile: trying again".into(),
                 ));
             }
             Err(error) => return Err(error.into()),

@@ -6,7 +6,7 @@
 
 use crate::{
     Account,
-    bucket::CodeBucket,
+    bucket::StackBucket,
     indexes::{IndexPlan, IndexStep, plan},
     install::outcome::{InstallError, StackChange},
     stack::{Setting, StackProgress, StackSettings, StackView, Stacks},
@@ -17,7 +17,7 @@ use crate::{
 /// The update of one stack.
 pub(crate) struct Rolling<'a, T> {
     stacks: &'a Stacks,
-    bucket: &'a CodeBucket,
+    bucket: &'a StackBucket,
     table: Table,
     tell: &'a T,
 }
@@ -26,7 +26,7 @@ impl<'a, T: Fn(StackProgress)> Rolling<'a, T> {
     /// The update of the stack whose table has this name.
     pub(crate) fn of(
         account: &Account,
-        bucket: &'a CodeBucket,
+        bucket: &'a StackBucket,
         stacks: &'a Stacks,
         table: &str,
         tell: &'a T,

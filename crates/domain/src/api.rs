@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    artifact::ArtifactPath,
     ecs::TaskArn,
-    execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
+    execution::{ArtifactsState, Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     group::{
         GroupCancel, GroupRerun,
         rerun::{Rejection, RerunCounts},
@@ -186,9 +188,79 @@ pub struct RequestView {
     pub retries: u8,
     pub retry_on: Vec<String>,
     pub name: Option<String>,
+    /// The files to keep, and what is known of them; `null` if none are kept.
+    #[serde(default)]
+    pub artifacts: Option<ArtifactsView>,
+    #[serde(default)]
+    pub artifacts_on: Option<String>,
     pub idempotency_key: Option<String>,
     pub task_role: Option<String>,
     pub registry_secret: Option<String>,
+}
+
+/// The files of a run that are kept: those of its last attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsView {
+    /// The patterns that were asked for. In a request, the key `artifacts` is this list.
+    #[serde(default)]
+    pub globs: Vec<String>,
+    /// How many files are kept; `null` until it is known.
+    pub files: Option<u32>,
+    /// Their bytes.
+    pub bytes: Option<u64>,
+    /// Whether all files that the patterns name are kept.
+    pub complete: Option<bool>,
+    /// Why not all are.
+    pub reason: Option<String>,
+    /// When they are removed, if a time is set for that.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl ArtifactsView {
+    fn new(execution: &Execution) -> Option<Self> {
+        let asked = execution.request.artifacts.as_ref()?;
+        let globs = asked.globs.iter().map(ToString::to_string).collect();
+        let summary = match execution.artifacts()? {
+            ArtifactsState::Pending => None,
+            ArtifactsState::Kept(summary) => Some(summary),
+        };
+        Some(Self {
+            globs,
+            files: summary.as_ref().map(|summary| summary.files),
+            bytes: summary.as_ref().map(|summary| summary.bytes),
+            complete: summary.as_ref().map(|summary| summary.reason.is_none()),
+            reason: summary.and_then(|summary| summary.reason),
+            expires_at: None,
+        })
+    }
+}
+
+/// A page of a run's artifacts: the answer to `GET /executions/{id}/artifacts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsPage {
+    /// The files.
+    pub artifacts: Vec<ArtifactView>,
+    /// The cursor of the next page; `null` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A file of a run that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// Its path below the folder that the command started in. `%` and bytes that are no UTF-8 are
+    /// percent-encoded.
+    pub path: ArtifactPath,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its permissions in octal digits.
+    pub mode: String,
+    /// Its SHA-256, as 64 hexadecimal digits.
+    pub sha256: String,
+    /// The number of the attempt that left it.
+    pub attempt: u32,
+    /// The address from which it can be downloaded for a while, without a key.
+    pub url: String,
 }
 
 /// Why an execution waits, and at which position.
@@ -350,8 +422,22 @@ impl ExecutionView {
                 .collect(),
             timings: execution.timings(),
             events: execution.events.clone(),
-            request: RequestView::from(&execution.request),
+            request: RequestView {
+                artifacts: ArtifactsView::new(execution),
+                ..RequestView::from(&execution.request)
+            },
         }
+    }
+
+    /// The view with the time when its artifacts are removed, so many days after its end.
+    #[must_use]
+    pub fn keeping_artifacts(mut self, days: Option<u32>) -> Self {
+        if let (Some(artifacts), Some(at), Some(days)) =
+            (&mut self.request.artifacts, self.stopped_at, days)
+        {
+            artifacts.expires_at = Some(at + TimeDelta::days(days.into()));
+        }
+        self
     }
 
     /// The view with only what this caller may see.
@@ -396,6 +482,12 @@ impl From<&crate::request::LaunchRequest> for RequestView {
             retries: request.retries,
             retry_on: asked.retry_on,
             name: asked.name,
+            artifacts: Some(ArtifactsView {
+                globs: asked.artifacts,
+                ..ArtifactsView::default()
+            })
+            .filter(|view| !view.globs.is_empty()),
+            artifacts_on: asked.artifacts_on,
             idempotency_key: asked.idempotency_key,
             task_role: asked.task_role,
             registry_secret: asked.registry_secret,
@@ -434,6 +526,8 @@ impl From<RequestView> for SubmitRequest {
             retries: Some(view.retries.into()),
             retry_on: view.retry_on,
             name: view.name,
+            artifacts: view.artifacts.map(|view| view.globs).unwrap_or_default(),
+            artifacts_on: view.artifacts_on,
             idempotency_key: None,
             task_role: view.task_role,
             registry_secret: view.registry_secret,

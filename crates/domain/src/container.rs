@@ -14,6 +14,15 @@ pub const MAIN: &str = "main";
 /// How many minutes after its launch a task must run (DESIGN §6).
 pub const RUNNING_WITHIN_MINUTES: i64 = 30;
 
+/// How many seconds the upload of a command's files may take (DESIGN §6).
+pub const UPLOAD_SECONDS: u32 = 3600;
+/// How many seconds after TERM the upload may go on. ECS kills a task 120 s after TERM at the
+/// latest, and the runner needs some for its last words (DESIGN §6).
+pub const UPLOAD_AFTER_TERM_SECONDS: u32 = 105;
+/// How many seconds a task with files to keep has between TERM and KILL: the most that Fargate
+/// allows (ECS API reference, `ContainerDefinition`, `stopTimeout`).
+pub const STOP_SECONDS: u32 = 120;
+
 /// The file name of the program that runs in all of them.
 pub const PROGRAM: &str = "mycli-runner";
 
@@ -31,6 +40,10 @@ pub mod place {
     pub const OUTCOME: &str = "outcome.json";
     /// The folder with the repository's `.git`, in [`HANDED_OVER`].
     pub const FETCHED: &str = "fetched";
+    /// The folder for files that are to be kept, in a container on one machine.
+    pub const ARTIFACTS: &str = "/mycli-artifacts";
+    /// The folder in [`ARTIFACTS`] that every user may write to.
+    pub const KEPT: &str = "kept";
 }
 
 /// The exit status of a failed set-up. Without a `fail` marker it is the command's own.
@@ -43,8 +56,21 @@ pub const EXIT_TIMED_OUT: i32 = 124;
 /// The environment variables that the runner reads. The command's environment has only
 /// [`EXECUTION_ID`](variable::EXECUTION_ID) and [`ATTEMPT_ID`](variable::ATTEMPT_ID) of them.
 pub mod variable {
-    /// The command, as text for `sh -c`.
+    /// The command, as text for `sh -c`. A long one goes on in [`command_piece`].
     pub const COMMAND: &str = "MYCLI_COMMAND";
+    /// `1` if the other variables of the request are to be asked for: they are larger than ECS
+    /// takes.
+    pub const REQUEST: &str = "MYCLI_REQUEST";
+
+    /// The variable with this piece of the command, from 0.
+    #[must_use]
+    pub fn command_piece(number: usize) -> String {
+        match number {
+            0 => COMMAND.to_owned(),
+            number => format!("{COMMAND}_{number}"),
+        }
+    }
+
     /// `1` if the command is words that are quoted for a shell, and the runner is to run them
     /// without one.
     pub const WORDS: &str = "MYCLI_WORDS";
@@ -55,6 +81,11 @@ pub mod variable {
     /// How much of the history is fetched ([`Depth`](crate::request::Depth)); one commit if it is
     /// unset.
     pub const DEPTH: &str = "MYCLI_DEPTH";
+    /// The patterns of the files to keep, as a list in JSON; none if it is unset.
+    pub const ARTIFACTS: &str = "MYCLI_ARTIFACTS";
+    /// After which end they are kept ([`ArtifactsOn`](crate::request::ArtifactsOn)); after every
+    /// end if it is unset.
+    pub const ARTIFACTS_ON: &str = "MYCLI_ARTIFACTS_ON";
     /// `1` if the submodules are fetched too.
     pub const SUBMODULES: &str = "MYCLI_SUBMODULES";
     /// `1` if the large files are fetched too.
@@ -63,6 +94,11 @@ pub mod variable {
     pub const TIMEOUT: &str = "MYCLI_TIMEOUT";
     /// The whole seconds between TERM and KILL; 10 by default. Only tests set it.
     pub const GRACE: &str = "MYCLI_GRACE";
+    /// The attempt's secret ([`AttemptSecret`](crate::attempt_secret::AttemptSecret)), of which the
+    /// nonce and the token are made. A task that does not call our API has the nonce instead.
+    pub const SECRET: &str = "MYCLI_SECRET";
+    /// The address of our API, as the task reaches it.
+    pub const API: &str = "MYCLI_API";
     /// 32 hexadecimal digits that identify mycli's lines in the output ([`crate::marker`]).
     pub const NONCE: &str = "MYCLI_NONCE";
     /// The execution's id; the command sees it too.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     Timestamp,
+    artifact::Uploaded,
     container::{INIT, RUNNING_WITHIN_MINUTES},
     ecs::{Container, RunTaskInput, Task, TaskArn, TaskStatus},
     id::{AttemptId, ExecutionId},
@@ -16,6 +17,10 @@ use crate::{
     settings::Settings,
     stored::Unknown,
 };
+
+mod artifacts;
+
+pub use self::artifacts::ArtifactsState;
 
 /// Everything history keeps of one execution.
 ///
@@ -355,6 +360,10 @@ pub struct Attempt {
     pub cpu: u32,
     /// Known to the runner and to mycli only, so that the command cannot forge a marker line.
     pub nonce: String,
+    /// The hash of the token with which its runner calls our API
+    /// ([`AttemptToken::hash`](crate::attempt_secret::AttemptToken::hash)); `None` if it need not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_hash: Option<String>,
     /// The exact input of `RunTask`, from before the call until the task is known.
     pub run_task: Option<RunTaskInput>,
     /// When `RunTask` was about to be called.
@@ -408,6 +417,9 @@ pub struct MarkerFacts {
     pub timed_out: bool,
     /// Why the set-up failed, if it did.
     pub set_up_failure: Option<String>,
+    /// What is kept of the command's files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uploaded: Option<Uploaded>,
     /// The log was read to its end after the task stopped: a marker that is missing here was not
     /// written.
     pub complete: bool,
@@ -426,6 +438,14 @@ impl MarkerFacts {
             Marker::Timeout => self.timed_out = true,
             Marker::Fail(why) => {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
+            }
+            Marker::Uploaded(summary) => {
+                self.uploaded = self.uploaded.take().or_else(|| {
+                    Some(Uploaded {
+                        at,
+                        summary: summary.clone(),
+                    })
+                });
             }
             Marker::Ended | Marker::Other => {}
         }

@@ -14,8 +14,8 @@ use crate::{
 
 /// How many executions a page has by default: about as many as a terminal shows at once.
 pub const PAGE_DEFAULT: u32 = 20;
-/// The most executions of a page: even with the largest records they fit into Lambda's answer of 6
-/// MB (AWS-FACTS §7).
+/// The most executions of a page. We chose it. A page has fewer if their records are large, so that
+/// they fit into Lambda's answer.
 pub const PAGE_MAX: u32 = 200;
 
 /// The conditions for the wanted executions; all that are given must hold.
@@ -105,6 +105,53 @@ impl Cursor {
                     "is not a cursor of this API; pass next_cursor of the previous page unchanged"
                         .into(),
             })
+    }
+}
+
+/// The position of a reader in a list of artifacts: the attempt, and the batch that comes next.
+/// Opaque to callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArtifactCursor {
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The batch's number.
+    pub batch: u32,
+}
+
+impl ArtifactCursor {
+    /// The text given to callers.
+    #[must_use]
+    pub fn encode(self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.attempt, self.batch))
+    }
+
+    /// Reads what [`ArtifactCursor::encode`] wrote, and nothing else.
+    ///
+    /// # Errors
+    /// Names the field when the text is anything else.
+    pub fn decode(text: &str) -> Result<Self, FieldError> {
+        let read = || {
+            let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+            let (attempt, batch) = text.split_once('.')?;
+            Some(Self {
+                attempt: attempt.parse().ok()?,
+                batch: batch.parse().ok()?,
+            })
+        };
+        read()
+            .filter(|cursor| cursor.encode() == text)
+            .ok_or_else(Self::fault)
+    }
+
+    /// The fault of an invalid cursor.
+    #[must_use]
+    pub fn fault() -> FieldError {
+        FieldError {
+            field: "cursor".into(),
+            message:
+                "is not a cursor of this list; pass next_cursor of the previous answer unchanged"
+                    .into(),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod announcement;
 pub mod api;
+pub mod artifact;
+pub mod attempt_secret;
 pub mod backoff;
 pub mod cause;
 pub mod container;
@@ -35,6 +37,7 @@ pub mod stored;
 pub mod task;
 pub mod timing;
 pub mod transition;
+pub mod upload;
 
 /// A moment in UTC with millisecond precision (that of CloudWatch Logs and ULIDs).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

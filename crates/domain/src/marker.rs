@@ -9,7 +9,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::stored;
+use crate::{artifact::UploadSummary, stored};
 
 /// The beginning of every marker line, whatever its nonce: the pattern of the CloudWatch Logs
 /// subscription filter.
@@ -30,6 +30,8 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: the set-up failed; the command did not start.
     Fail(String),
+    /// `uploaded:<files>:<bytes>[:<reason>]`: this much of the command's files is kept.
+    Uploaded(UploadSummary),
     /// `ended`: the runner writes nothing more to this stream. It is written to stdout and to
     /// stderr, so that a log with both is complete.
     Ended,
@@ -47,8 +49,8 @@ impl Marker {
 }
 
 /// The words that this release knows, without their values.
-const WORDS: [&str; 7] = [
-    "setup", "commit", "start", "exit", "timeout", "fail", "ended",
+const WORDS: [&str; 8] = [
+    "setup", "commit", "start", "exit", "timeout", "fail", "uploaded", "ended",
 ];
 
 /// The token that replaces the nonce for this word only. It reveals neither the nonce nor the token
@@ -126,6 +128,7 @@ fn parse_word(word: &str) -> Option<Marker> {
             .ok()
             .filter(|code| (0..=255).contains(code))
             .map(Marker::Exit),
+        Some(("uploaded", what)) => UploadSummary::read(what).map(Marker::Uploaded),
         Some(("fail", why)) => Some(Marker::Fail(why.to_owned())),
         Some((name, _)) if is_another_word(name) => Some(Marker::Other),
         None if is_another_word(word) => Some(Marker::Other),
@@ -188,8 +191,8 @@ mod tests {
     #[test]
     fn a_word_of_a_newer_release_is_passed_over() {
         for word in [
-            "uploaded",
-            "1:uploaded:17",
+            "outputs",
+            "1:outputs:17",
             "timed-out",
             "2:exit:0",
             "99:fail:why",
@@ -252,7 +255,7 @@ mod tests {
         for said in said.into_iter().chain([
             "timeout".into(),
             "fail:no git: here".into(),
-            "uploaded:17".into(),
+            "uploaded:17:5:why".into(),
         ]) {
             let own = said.split(':').next().expect("a word");
             let (text, marker) = (Some("50%"), split(NONCE, &line(NONCE, &said)).1);

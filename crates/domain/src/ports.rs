@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use crate::{
     Timestamp,
     announcement::Announcement,
+    artifact::Manifest,
     ecs::{RunTaskInput, Task, TaskArn, TaskId},
     execution::{BacklogEntry, Execution},
     group::GroupWork,
@@ -26,6 +27,7 @@ use crate::{
     scheduler::state::LimitState,
     secret::SecretRecord,
     task::TaskDefinition,
+    upload::{LargeUpload, SignedRequest, UploadBatch, UploadedPart},
 };
 
 pub use crate::error::PortError;
@@ -498,6 +500,87 @@ impl From<ReadError> for PortError {
             ReadError::Failed(error) => error,
         }
     }
+}
+
+/// The files of runs that are kept, for reading.
+pub trait ArtifactReads: Send + Sync {
+    /// Returns the manifest of a batch of an attempt's files, numbered from 0; `None` if there is
+    /// none, not yet or no longer.
+    fn manifest(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+    ) -> impl Future<Output = Result<Option<Manifest>, PortError>> + Send;
+
+    /// Returns the address of a file, from which it can be downloaded for a while without a key. A
+    /// browser saves it under `name` and never shows it.
+    fn download(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+        number: u32,
+        name: &str,
+    ) -> impl Future<Output = Result<String, PortError>> + Send;
+}
+
+/// The files of runs that are kept, for the runner that sends them.
+pub trait ArtifactWrites: Send + Sync {
+    /// Returns a request by which exactly these bytes can be stored as a file of a batch; as its
+    /// manifest if `number` is `None`.
+    fn sign_file(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+        number: Option<u32>,
+        bytes: u64,
+        sha256: &str,
+    ) -> impl Future<Output = Result<SignedRequest, PortError>> + Send;
+
+    /// Begins the only file of a batch, which comes in parts. Returns the id of its upload. What is
+    /// begun and not ended is removed after a day.
+    fn begin_large(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+    ) -> impl Future<Output = Result<String, PortError>> + Send;
+
+    /// Returns a request by which exactly these bytes can be stored as a part, counted from 1.
+    fn sign_part(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+        upload: &LargeUpload,
+        part: u32,
+        sha256: &str,
+    ) -> impl Future<Output = Result<SignedRequest, PortError>> + Send;
+
+    /// Makes a file of its parts. Idempotent. `Rejected` if the parts are not those that were sent.
+    fn complete_large(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+        upload: &LargeUpload,
+        parts: &[UploadedPart],
+    ) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// The record of what the runner of an attempt may send.
+pub trait UploadRecords: Send + Sync {
+    /// Returns a batch of an attempt, as last written. Strongly consistent.
+    fn upload_batch(
+        &self,
+        attempt: &AttemptId,
+        number: u32,
+    ) -> impl Future<Output = Result<Option<UploadBatch>, PortError>> + Send;
+
+    /// Records a batch unless there is one of its number. Returns the one that is recorded then.
+    /// Conditional.
+    fn begin_upload_batch(
+        &self,
+        attempt: &AttemptId,
+        batch: &UploadBatch,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<UploadBatch, PortError>> + Send;
 }
 
 /// The logs of tasks.

@@ -9,6 +9,8 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+mod artifacts;
+mod bytes;
 mod changes;
 mod choice;
 mod command;
@@ -28,8 +30,13 @@ mod text;
 mod validate;
 mod written;
 
+pub use artifacts::{
+    ARTIFACT_GLOB_MAX, ARTIFACT_GLOBS_MAX, ArtifactGlob, ArtifactGlobError, ArtifactPatterns,
+    Artifacts,
+};
+pub use bytes::{PART_BYTES_MAX, REQUEST_BYTES_MAX};
 pub use changes::Changes;
-pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
+pub use choice::{Arch, ArtifactsOn, Capacity, ChoiceError, RetryOn};
 pub use command::CommandLine;
 pub use depth::{Depth, DepthError};
 pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
@@ -140,6 +147,15 @@ pub struct SubmitRequest {
     /// A short name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Patterns for the files to keep, below the folder that the command starts in.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "given::texts"
+    )]
+    pub artifacts: Vec<String>,
+    /// After which end to keep them: `always`, `success`, `failure`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_on: Option<String>,
     /// The caller's own key. A request sent twice with it within 24 hours is the same execution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -217,6 +233,9 @@ pub struct LaunchRequest {
     pub retry_on: BTreeSet<RetryOn>,
     /// A short name for people.
     pub name: Option<Name>,
+    /// The files to keep; none means no files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
     /// The caller's own key.
     pub idempotency_key: Option<IdempotencyKey>,
     /// The IAM role the command runs with; none means the stack's.
@@ -394,6 +413,16 @@ impl From<&LaunchRequest> for SubmitRequest {
             retries: Some(i64::from(launch.retries)),
             retry_on: launch.retry_on.iter().map(text_of).collect(),
             name: launch.name.as_ref().map(text_of),
+            artifacts: launch
+                .artifacts
+                .iter()
+                .flat_map(|artifacts| &artifacts.globs)
+                .map(text_of)
+                .collect(),
+            artifacts_on: launch
+                .artifacts
+                .as_ref()
+                .map(|artifacts| artifacts.on.to_string()),
             idempotency_key: launch.idempotency_key.as_ref().map(text_of),
             task_role: launch.task_role.as_ref().map(text_of),
             registry_secret: launch.registry_secret.as_ref().map(text_of),

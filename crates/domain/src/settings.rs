@@ -33,6 +33,9 @@ pub struct Settings {
     pub allowed: Option<Allowed>,
     /// The images that bring the runner into a task; `None` on one machine.
     pub runner_images: Option<RunnerImages>,
+    /// The keeping of runs' files in a bucket; `None` on one machine, and in a stack of a release
+    /// that kept none.
+    pub artifacts: Option<ArtifactSettings>,
     /// The network that tasks are in; `None` on one machine.
     pub network: Option<NetworkConfiguration>,
     /// The stack's name as a tag of tasks, if costs are to be split by tags.
@@ -56,7 +59,26 @@ pub struct RunnerImages {
     pub git: Option<ImageRef>,
 }
 
+/// The keeping of runs' files in a bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArtifactSettings {
+    /// After how many days they are removed; `None` if this function need not know.
+    pub retention_days: Option<u32>,
+    /// The address of our API, as tasks reach it; `None` if this function need not know.
+    pub task_api_url: Option<String>,
+}
+
+/// The longest address of our API that tasks can be given, in characters. A budget is set aside for
+/// it; API Gateway's own addresses have about 70.
+pub const TASK_API_URL_MAX: usize = 128;
+
 impl Settings {
+    /// The address of our API, as tasks reach it, if they do.
+    #[must_use]
+    pub fn task_api_url(&self) -> Option<&str> {
+        self.artifacts.as_ref()?.task_api_url.as_deref()
+    }
+
     /// Whether wakeups are messages that cost something, so that a launcher rather watches a fast
     /// backlog than be woken for each slot. On one machine they cost nothing.
     #[must_use]

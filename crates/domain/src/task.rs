@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    attempt_secret::AttemptSecret,
     container::{FETCH, MAIN, PROGRAM, place, variable},
     ecs::{ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
     execution::Execution,
@@ -13,10 +14,10 @@ use crate::{
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
     request::{
-        Arch, Depth, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret,
-        SecretName, Source,
+        Arch, ArtifactsOn, Depth, EnvName, FieldError, ImageRef, LaunchRequest, Name,
+        PART_BYTES_MAX, Place, RegistrySecret, SecretName, Source,
     },
-    settings::{RunnerImages, Settings},
+    settings::{RunnerImages, Settings, TASK_API_URL_MAX},
 };
 
 /// The most characters of a task's overrides, JSON punctuation included (ECS API reference,
@@ -160,13 +161,14 @@ fn git_secret(name: &str) -> Option<SecretMapping> {
 pub fn run_task(
     execution: &Execution,
     definition_arn: &str,
-    nonce: &str,
+    secret: &AttemptSecret,
     git: &GitAccess,
     settings: &Settings,
 ) -> RunTaskInput {
     let (number, client_token) = execution.next_attempt();
     let attempt = execution.id.attempt(number);
-    let with_note = overrides(&execution.request, &attempt, nonce, git);
+    let proof = AttemptProof::of(&execution.request, secret, settings);
+    let with_note = overrides(&execution.request, &attempt, proof, git);
     // A record from before this note was counted may have no room for it.
     let overrides = match characters(&with_note) > OVERRIDES_MAX {
         true => {
@@ -174,7 +176,7 @@ pub fn run_task(
                 without: None,
                 ..git.clone()
             };
-            overrides(&execution.request, &attempt, nonce, &git)
+            overrides(&execution.request, &attempt, proof, &git)
         }
         false => with_note,
     };
@@ -228,71 +230,83 @@ fn tag_value(text: &str) -> String {
     text.chars().map(allowed).take(256).collect()
 }
 
+/// The runner's proof that it is the runner of its attempt.
+#[derive(Clone, Copy, Debug)]
+pub enum AttemptProof<'a> {
+    /// The secret is itself the nonce of the marker lines: the runner calls no API.
+    Nonce(&'a AttemptSecret),
+    /// The nonce, and the token for our API at this address, are made of the secret.
+    Secret(&'a AttemptSecret, &'a str),
+    /// The same, and the request is larger than the overrides can be: the runner asks the API for
+    /// it.
+    Request(&'a AttemptSecret, &'a str),
+}
+
+impl<'a> AttemptProof<'a> {
+    /// The proof that the runner of a request needs.
+    #[must_use]
+    pub fn of(request: &LaunchRequest, secret: &'a AttemptSecret, settings: &'a Settings) -> Self {
+        match settings.task_api_url() {
+            Some(api) if is_large(request) => Self::Request(secret, api),
+            Some(api) if request.artifacts.is_some() => Self::Secret(secret, api),
+            _ => Self::Nonce(secret),
+        }
+    }
+
+    /// The nonce of the marker lines.
+    #[must_use]
+    pub fn nonce(&self) -> String {
+        match self {
+            Self::Nonce(secret) => secret.expose().to_owned(),
+            Self::Secret(secret, _) | Self::Request(secret, _) => secret.nonce(),
+        }
+    }
+
+    /// The hash of the token, if there is one.
+    #[must_use]
+    pub fn token_hash(&self) -> Option<String> {
+        match self {
+            Self::Nonce(_) => None,
+            Self::Secret(secret, _) | Self::Request(secret, _) => Some(secret.token().hash()),
+        }
+    }
+}
+
 /// The overrides of a run: sizes, and the environments of `main` and, if there is a repository, of
 /// `fetch`.
 #[must_use]
 pub fn overrides(
     request: &LaunchRequest,
     attempt: &AttemptId,
-    nonce: &str,
+    proof: AttemptProof<'_>,
     git: &GitAccess,
 ) -> TaskOverride {
-    let pair = |name: &str, value: &str| KeyValuePair {
-        name: name.to_owned(),
-        value: value.to_owned(),
+    let mut environment = match proof {
+        AttemptProof::Nonce(_) | AttemptProof::Secret(..) => request_variables(request),
+        AttemptProof::Request(..) => vec![pair(variable::REQUEST, "1")],
     };
-    let mut environment = vec![
-        pair(variable::COMMAND, &request.command.for_shell()),
-        pair(variable::TIMEOUT, &request.timeout.seconds().to_string()),
-        pair(variable::NONCE, nonce),
+    match proof {
+        AttemptProof::Nonce(secret) => environment.push(pair(variable::NONCE, secret.expose())),
+        AttemptProof::Secret(secret, api) | AttemptProof::Request(secret, api) => {
+            environment.extend([
+                pair(variable::SECRET, secret.expose()),
+                pair(variable::API, api),
+            ]);
+        }
+    }
+    environment.extend([
         pair(variable::EXECUTION_ID, attempt.execution().as_str()),
         pair(variable::ATTEMPT_ID, &attempt.to_string()),
-    ];
-    let flag = |name: &str, is_set: bool| is_set.then(|| pair(name, "1"));
-    environment.extend(flag(variable::WORDS, request.command.is_words()));
-    environment.extend(request.source.iter().flat_map(|source| {
-        let without = git.without.as_deref();
-        let without = without.map(|why| pair(variable::WITHOUT, why));
-        [pair(variable::REPO, source.repo.as_str())]
-            .into_iter()
-            .chain(without)
-    }));
-    environment.extend(
-        request
-            .env
-            .iter()
-            .map(|(name, value)| pair(name.as_str(), value)),
-    );
+    ]);
+    let note = git.without.as_deref().filter(|_| request.source.is_some());
+    environment.extend(note.map(|why| pair(variable::WITHOUT, why)));
     let main = ContainerOverride {
         name: MAIN.to_owned(),
         environment,
     };
-    let fetch = request.source.as_ref().map(|source| {
-        let mut environment = vec![pair(variable::REPO, source.repo.as_str())];
-        environment.extend(
-            source
-                .reference
-                .iter()
-                .map(|reference| pair(variable::REF, reference.as_str())),
-        );
-        let depth = Some(source.depth).filter(|depth| *depth != Depth::default());
-        environment.extend(depth.map(|depth| pair(variable::DEPTH, &depth.to_string())));
-        environment.extend(flag(variable::SUBMODULES, source.submodules));
-        environment.extend(flag(variable::LFS, source.lfs));
-        environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
-        for (secret, variable) in [
-            (GIT_TOKEN, variable::GIT_TOKEN_HOSTS),
-            (GIT_SSH_KEY, variable::SSH_KEY_HOSTS),
-        ] {
-            let hosts = git.hosts.get(secret);
-            let hosts =
-                hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
-            environment.extend(hosts.map(|hosts| pair(variable, &hosts.join(" "))));
-        }
-        ContainerOverride {
-            name: FETCH.to_owned(),
-            environment,
-        }
+    let fetch = request.source.as_ref().map(|source| ContainerOverride {
+        name: FETCH.to_owned(),
+        environment: fetch_variables(source, git),
     });
     TaskOverride {
         cpu: request.size.cpu().to_string(),
@@ -300,6 +314,80 @@ pub fn overrides(
         task_role_arn: request.task_role.as_ref().map(ToString::to_string),
         container_overrides: [main].into_iter().chain(fetch).collect(),
     }
+}
+
+fn pair(name: &str, value: &str) -> KeyValuePair {
+    KeyValuePair {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+fn flag(name: &str, is_set: bool) -> Option<KeyValuePair> {
+    is_set.then(|| pair(name, "1"))
+}
+
+/// The variables of `main` that follow from the request alone.
+#[must_use]
+pub fn request_variables(request: &LaunchRequest) -> Vec<KeyValuePair> {
+    let command = request.command.for_shell();
+    let mut environment: Vec<_> = pieces(&command)
+        .enumerate()
+        .map(|(number, piece)| pair(&variable::command_piece(number), piece))
+        .collect();
+    environment.push(pair(
+        variable::TIMEOUT,
+        &request.timeout.seconds().to_string(),
+    ));
+    environment.extend(flag(variable::WORDS, request.command.is_words()));
+    let repo = request.source.as_ref().map(|source| source.repo.as_str());
+    environment.extend(repo.map(|repo| pair(variable::REPO, repo)));
+    environment.extend(request.artifacts.iter().flat_map(|artifacts| {
+        let globs = serde_json::to_string(&artifacts.globs).unwrap_or_default();
+        let on = Some(artifacts.on).filter(|on| *on != ArtifactsOn::default());
+        [pair(variable::ARTIFACTS, &globs)]
+            .into_iter()
+            .chain(on.map(|on| pair(variable::ARTIFACTS_ON, on.as_str())))
+    }));
+    let own = request.env.iter();
+    environment.extend(own.map(|(name, value)| pair(name.as_str(), value)));
+    environment
+}
+
+/// A text in pieces that each fit into a variable. Each character stays whole.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let mut at = text.len().min(PART_BYTES_MAX);
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let (piece, after) = text.split_at(at);
+        rest = Some(after).filter(|after| !after.is_empty());
+        Some(piece)
+    })
+}
+
+/// The variables of `fetch`.
+fn fetch_variables(source: &Source, git: &GitAccess) -> Vec<KeyValuePair> {
+    let mut environment = vec![pair(variable::REPO, source.repo.as_str())];
+    let reference = source.reference.as_ref();
+    environment.extend(reference.map(|reference| pair(variable::REF, reference.as_str())));
+    let depth = Some(source.depth).filter(|depth| *depth != Depth::default());
+    environment.extend(depth.map(|depth| pair(variable::DEPTH, &depth.to_string())));
+    environment.extend(flag(variable::SUBMODULES, source.submodules));
+    environment.extend(flag(variable::LFS, source.lfs));
+    environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
+    for (secret, variable) in [
+        (GIT_TOKEN, variable::GIT_TOKEN_HOSTS),
+        (GIT_SSH_KEY, variable::SSH_KEY_HOSTS),
+    ] {
+        let hosts = git.hosts.get(secret);
+        let hosts = hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        environment.extend(hosts.map(|hosts| pair(variable, &hosts.join(" "))));
+    }
+    environment
 }
 
 /// The number of characters that ECS counts.
@@ -320,16 +408,46 @@ fn git_user(source: &Source) -> Option<&'static str> {
         .map(|_| "oauth2")
 }
 
-/// The fault of a request whose overrides would be too large, with the exact count. It names the
-/// field that takes the most.
+/// Whether the overrides of a request would be larger than ECS takes.
 #[must_use]
-pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
+pub fn is_large(request: &LaunchRequest) -> bool {
+    largest(request) > OVERRIDES_MAX
+}
+
+/// The characters that the overrides of a request can have at most.
+fn largest(request: &LaunchRequest) -> usize {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
     let git = GitAccess {
         without: request.source.as_ref().and_then(GitAccess::longest_note),
         ..GitAccess::default()
     };
-    let count = characters(&overrides(request, &attempt, &"0".repeat(32), &git));
+    let (secret, api) = (AttemptSecret::of_bits(0), "x".repeat(TASK_API_URL_MAX));
+    let proof = match request.artifacts {
+        Some(_) => AttemptProof::Secret(&secret, &api),
+        None => AttemptProof::Nonce(&secret),
+    };
+    characters(&overrides(request, &attempt, proof, &git))
+}
+
+/// The faults of a request that needs more than this stack has yet: a place for files, or an API
+/// that tasks can ask for what ECS does not take.
+#[must_use]
+pub fn too_new(request: &LaunchRequest, settings: &Settings) -> Vec<FieldError> {
+    if settings.defaults.place != Place::Aws || settings.artifacts.is_some() {
+        return Vec::new();
+    }
+    let files = request.artifacts.as_ref().map(|_| FieldError {
+        field: "artifacts".into(),
+        message: "cannot be kept by this stack yet: an administrator can run `mycli upgrade`"
+            .into(),
+    });
+    files.into_iter().chain(budget_fault(request)).collect()
+}
+
+/// The fault of a request whose overrides would be too large, with the exact count, for a stack
+/// whose tasks cannot ask for it. It names the field that takes the most.
+fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
+    let count = largest(request);
     let over = count.checked_sub(OVERRIDES_MAX).filter(|over| *over > 0)?;
     let total = format!(
         "makes the task's overrides {count} characters as JSON, {over} over the limit of {OVERRIDES_MAX} that ECS sets"

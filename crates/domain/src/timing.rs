@@ -80,7 +80,10 @@ impl Attempt {
             pulling_ms: millis(pull, pulled),
             setup_ms: millis(pulled.or(began).or(markers.set_up_at), set_up),
             running_ms: millis(markers.started_at, ended),
-            uploading_ms: None,
+            uploading_ms: markers
+                .uploaded
+                .as_ref()
+                .and_then(|uploaded| millis(markers.ended_at, Some(uploaded.at))),
         }
     }
 }
@@ -138,6 +141,7 @@ mod tests {
             pool: CapacityPool::Fargate,
             cpu: 256,
             nonce: String::new(),
+            token_hash: None,
             run_task: None,
             launched_at: at(10),
             repeated_calls: Vec::new(),

@@ -12,7 +12,7 @@ use crate::{
     Timestamp,
     backoff::Backoff,
     cause::{self, Cause},
-    container::RUNNING_WITHIN_MINUTES,
+    container::{self, RUNNING_WITHIN_MINUTES},
     ecs::{RunTaskInput, StopCode, Task, TaskStatus},
     execution::{
         Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
@@ -69,6 +69,8 @@ pub enum Observation<'a> {
 pub struct LaunchPlan {
     /// The new attempt's nonce: 32 hexadecimal digits.
     pub nonce: String,
+    /// The hash of the new attempt's token, if it has one.
+    pub token_hash: Option<String>,
     /// The exact input of `RunTask`.
     pub run_task: RunTaskInput,
 }
@@ -192,6 +194,7 @@ impl Execution {
                 pool: next.pool,
                 cpu: next.request.size.cpu(),
                 nonce: plan.nonce,
+                token_hash: plan.token_hash,
                 run_task: Some(plan.run_task),
                 launched_at: now,
                 repeated_calls: Vec::new(),
@@ -404,7 +407,11 @@ impl Execution {
     }
 
     fn is_overdue(&self, attempt: &Attempt, now: Timestamp) -> bool {
-        let own = self.request.timeout.seconds() + GRACE_SECONDS + OVERDUE_SECONDS;
+        let upload = match self.request.artifacts {
+            Some(_) => container::UPLOAD_SECONDS,
+            None => 0,
+        };
+        let own = self.request.timeout.seconds() + GRACE_SECONDS + upload + OVERDUE_SECONDS;
         let (from, allowed) = match (
             attempt.markers.started_at,
             attempt.task.as_ref().and_then(|t| t.started_at),
@@ -528,8 +535,8 @@ impl Execution {
     /// The outcome or the cause of a stopped attempt; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
         let (said, never_ran) = (&attempt.markers, attempt.failed_to_start());
-        if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt)
-        {
+        let is_told = said.is_conclusive() || self.surely_succeeded(attempt);
+        if !never_ran && !said.complete && (!is_told || self.awaits_upload(attempt)) {
             return None;
         }
         let timeout = self.request.timeout;
@@ -557,6 +564,13 @@ impl Execution {
             }));
         }
         Some(attempt.cause())
+    }
+
+    /// Whether the line is missing that tells what is kept of the command's files. It comes after
+    /// the line that tells how the command ended.
+    fn awaits_upload(&self, attempt: &Attempt) -> bool {
+        let (asked, said) = (self.request.artifacts.is_some(), &attempt.markers);
+        asked && said.uploaded.is_none() && said.set_up_failure.is_none()
     }
 
     /// Whether ECS's report alone proves a success. All marker lines but the last were seen, and
@@ -813,6 +827,7 @@ fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
 mod tests {
     use super::*;
     use crate::{
+        attempt_secret::AttemptSecret,
         git_access::GitAccess,
         quota::Quotas,
         request::{Defaults, SubmitRequest},
@@ -836,6 +851,7 @@ mod tests {
             spot_fallback_after: None,
             definitions_rate: None,
             allowed: None,
+            artifacts: None,
             network: None,
             task_tags: None,
             unlisted_seconds: 60,
@@ -866,7 +882,7 @@ mod tests {
         let run_task = task::run_task(
             execution,
             "arn:def",
-            NONCE,
+            &AttemptSecret::of_text(NONCE.into()),
             &GitAccess::default(),
             &settings(),
         );
@@ -874,6 +890,7 @@ mod tests {
             .launching(
                 LaunchPlan {
                     nonce: NONCE.into(),
+                    token_hash: None,
                     run_task,
                 },
                 now,
@@ -1214,10 +1231,11 @@ mod tests {
                     .launching(
                         LaunchPlan {
                             nonce: NONCE.into(),
+                            token_hash: None,
                             run_task: task::run_task(
                                 &execution,
                                 "d",
-                                NONCE,
+                                &AttemptSecret::of_text(NONCE.into()),
                                 &GitAccess::default(),
                                 &settings()
                             )

@@ -4,6 +4,7 @@
 //! once. Its label is the task's ARN, so it is found again after a crash of mycli. A container that
 //! has run is never started again.
 
+mod artifacts;
 mod endpoint;
 mod error;
 mod follow;
@@ -210,6 +211,15 @@ impl ContainerRunner {
             }
             patience.pause().await;
         }
+    }
+
+    /// Takes the files that are to be kept out of a container that has ended, into this folder.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub async fn take_files(&self, container_id: &str, into: &Path) -> Result<(), String> {
+        artifacts::take(&self.docker, container_id, into).await
     }
 
     /// The ids of all containers of tasks, each with its task's ARN.
@@ -499,8 +509,10 @@ impl ContainerRunner {
         limits: Limits,
         workspace: Option<&Workspace>,
     ) -> Result<(), NotBegun> {
-        let mounts =
-            std::iter::once(self.program.mount()).chain(workspace.map(|_| workspace::mount()));
+        let mounts = [self.program.mount()]
+            .into_iter()
+            .chain(workspace.map(|_| workspace::mount()))
+            .chain(launch.keeps_files.then(artifacts::mount));
         let body = body(launch, limits, mounts.collect());
         let mut is_again = false;
         loop {
@@ -532,6 +544,10 @@ impl ContainerRunner {
         let name = container_name(launch);
         let program = self.program.ensure(&name, &launch.image).await;
         program.map_err(not_filled)?;
+        if launch.keeps_files {
+            let prepared = artifacts::prepare(&self.docker, &name).await;
+            prepared.map_err(|fault| not_filled(plain(&fault)))?;
+        }
         let Some(workspace) = workspace else {
             return Ok(());
         };

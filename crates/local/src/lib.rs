@@ -1,6 +1,7 @@
 //! mycli on one machine: the handlers of `pipeline` run over a SQLite store and queue. Tasks are
 //! containers and processes of the host.
 
+pub mod artifacts;
 pub mod container;
 pub mod database;
 pub mod failpoint;

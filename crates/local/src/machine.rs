@@ -18,6 +18,7 @@ use domain::{
 };
 use http::{HeaderMap, Method};
 use pipeline::{
+    attempts,
     auth::{self, Auth},
     forget::{self, ForgetError, Unreadable},
     http::Route,
@@ -203,6 +204,7 @@ impl Machine {
             store,
             queue,
             logs,
+            artifacts,
             secrets,
             ..
         } = &self.parts.worker;
@@ -211,6 +213,7 @@ impl Machine {
             store,
             keys: store,
             logs,
+            artifacts,
             system: &System,
             auth: &self.auth,
             settings,
@@ -227,6 +230,7 @@ impl Machine {
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
         // On the heap: the future of this would be as large as the largest of them.
         let response = match (reads, caller) {
+            _ if attempts::takes(request) => attempts::refuse(request).await,
             (true, Some(caller)) => Box::pin(query.answer(caller, request)).await,
             (false, Some(caller)) => Box::pin(submit.answer(caller, request)).await,
             (true, None) => Box::pin(query.handle(request)).await,
@@ -396,8 +400,8 @@ pub struct Upkeep {
     pub remains: Vec<String>,
 }
 
-/// Removes the records and logs of executions that ended longer ago than `older_than`, and the
-/// folders of ended executions that could not be removed before.
+/// Removes the records, logs and kept files of executions that ended longer ago than `older_than`,
+/// and the folders of ended executions that could not be removed before.
 ///
 /// # Errors
 /// When the machine cannot be opened.
@@ -412,6 +416,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     tasks.tidy_engine().await?;
     let pruned = machine.parts.database.prune(before).await?;
     tasks.prune_logs().await?;
+    tasks.prune_artifacts().await?;
     tasks.remove_old_programs();
     let remains = tasks.tidy().await?;
     // `remains` above already holds all of this text.

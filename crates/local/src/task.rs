@@ -26,6 +26,8 @@ pub struct Launch {
     pub memory: u32,
     /// The architecture of the command.
     pub arch: Arch,
+    /// Whether there are files to keep after its end.
+    pub keeps_files: bool,
     /// Whether an earlier process may have started it.
     pub may_have_started: bool,
 }

@@ -21,8 +21,9 @@ use tokio::sync::{OnceCell, mpsc, watch};
 use runner::order::GitProgram;
 
 use crate::{
-    container::ContainerRunner, database::Database, form, host::HostRunner, log_file::LocalLogs,
-    remains::Remains, runner_program, secrets, system::System,
+    artifacts::LocalArtifacts, container::ContainerRunner, database::Database, form,
+    host::HostRunner, log_file::LocalLogs, remains::Remains, runner_program, secrets,
+    system::System,
 };
 
 mod follow;
@@ -38,9 +39,6 @@ const DEFINITION: &str = "a task's definition";
 /// The cluster's name in ARNs.
 pub const CLUSTER: &str = "local";
 const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
-/// How long after TERM the task is killed: the runner's own grace of 10 s, plus time for it to
-/// finish (DESIGN §6).
-const STOP_SECONDS: u32 = 15;
 
 /// A message for the state tracker.
 #[derive(Clone, Debug)]
@@ -71,6 +69,8 @@ pub struct Setup {
     pub programs_dir: PathBuf,
     /// The notes about tasks' files that could not be removed.
     pub remains: Remains,
+    /// The files of runs that are kept.
+    pub artifacts: LocalArtifacts,
     /// The user's home directory, which holds the container engine's configuration.
     pub home: PathBuf,
     /// The values of secrets.
@@ -256,6 +256,27 @@ impl LocalTasks {
         for id in ids.iter().filter(|id| !known.contains(&arn_of(id))) {
             if let Err(error) = fs::remove_file(self.0.logs.path(id)) {
                 tracing::warn!(task_id = id, %error, "a log cannot be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the kept files of attempts that have no record any more.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn prune_artifacts(&self) -> Result<(), PortError> {
+        // They are listed first, for the same reason as in `tidy`.
+        let artifacts = &self.0.setup.artifacts;
+        let attempts = artifacts
+            .attempts()
+            .map_err(|error| PortError::unavailable("the artifacts' directory", error))?;
+        for attempt in attempts {
+            if !self.0.database.tasks_started_by(&attempt).await?.is_empty() {
+                continue;
+            }
+            if let Err(error) = artifacts.remove(&attempt) {
+                tracing::warn!(%attempt, %error, "kept files cannot be removed");
             }
         }
         Ok(())
@@ -476,6 +497,7 @@ mod tests {
             tasks_dir: at("tasks"),
             programs_dir: at("programs"),
             remains: Remains::new(at("remains")),
+            artifacts: LocalArtifacts::new(at("artifacts")),
             home: folder.path().to_owned(),
             secrets: secrets::SecretFiles::new(at("secrets")),
             host_only: true,

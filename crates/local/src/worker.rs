@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    artifacts::LocalArtifacts,
     log_file::LocalLogs,
     queue::{LocalQueue, LocalReceived},
     secrets::SecretFiles,
@@ -70,6 +71,8 @@ pub struct Worker {
     pub tasks: LocalTasks,
     /// The logs.
     pub logs: LocalLogs,
+    /// The files of runs that are kept.
+    pub artifacts: LocalArtifacts,
     /// The secrets.
     pub secrets: SecretFiles,
     /// The task definitions.

@@ -56,6 +56,31 @@ impl From<AuthError> for Problem {
     }
 }
 
+/// Returns the `Authorization` header of a request. Two of them count as none, because a proxy in
+/// front of us may have checked the other one.
+fn authorization(request: &ApiGatewayProxyRequest) -> Option<&str> {
+    // API Gateway sends the last header of each name, and all of them separately.
+    let is_one = |headers: &HeaderMap| headers.get_all(AUTHORIZATION).iter().count() <= 1;
+    let told = request.headers.get(AUTHORIZATION).filter(|_| {
+        [&request.headers, &request.multi_value_headers]
+            .into_iter()
+            .all(is_one)
+    });
+    told.and_then(|value| value.to_str().ok())
+}
+
+/// Returns the token of a `Bearer` header. The scheme's name may be written in any case (RFC 9110,
+/// section 11.1).
+fn bearer_of(header: &str) -> Option<&str> {
+    let (scheme, given) = header.split_once(' ')?;
+    Some(given).filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+}
+
+/// Returns the bearer token of a request, if it has one `Authorization` header.
+pub(crate) fn bearer(request: &ApiGatewayProxyRequest) -> Option<&str> {
+    authorization(request).and_then(bearer_of)
+}
+
 impl Auth {
     /// Returns the caller behind a request. Two `Authorization` headers count as none, because a
     /// proxy in front of us may have checked the other one.
@@ -68,15 +93,9 @@ impl Auth {
         keys: &impl KeyLookup,
         now: Timestamp,
     ) -> Result<Caller, Problem> {
-        // API Gateway sends the last header of each name, and all of them separately.
-        let is_one = |headers: &HeaderMap| headers.get_all(AUTHORIZATION).iter().count() <= 1;
-        let told = request.headers.get(AUTHORIZATION).filter(|_| {
-            [&request.headers, &request.multi_value_headers]
-                .into_iter()
-                .all(is_one)
-        });
-        let header = told.and_then(|value| value.to_str().ok());
-        self.caller(header, keys, now).await.map_err(Problem::from)
+        self.caller(authorization(request), keys, now)
+            .await
+            .map_err(Problem::from)
     }
 
     /// Returns the caller behind an `Authorization` header.
@@ -89,12 +108,10 @@ impl Auth {
         keys: &impl KeyLookup,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
-        // The scheme's name may be written in any case (RFC 9110, section 11.1).
-        let (scheme, given) = header
-            .and_then(|header| header.split_once(' '))
-            .unwrap_or_default();
-        let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
-        let key = given.and_then(ApiKey::parse).ok_or(AuthError::Unknown)?;
+        let key = header
+            .and_then(bearer_of)
+            .and_then(ApiKey::parse)
+            .ok_or(AuthError::Unknown)?;
         let digest = key.digest();
         if let Some(verdict) = self.remembered(&digest, now) {
             return verdict.ok_or(AuthError::Unknown);

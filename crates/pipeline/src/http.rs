@@ -40,10 +40,16 @@ pub enum Route {
     Get(String),
     /// `GET /executions/{id}/logs`
     Logs(String),
+    /// `GET /executions/{id}/artifacts`
+    Artifacts(String),
     /// `POST /executions/{id}/cancel`
     Cancel(String),
     /// `POST /executions/{id}/rerun`
     Rerun(String),
+    /// `GET /attempts/{id}/request`
+    AttemptRequest(String),
+    /// `POST /attempts/{id}/uploads`
+    Upload(String),
     /// `GET /groups/{group}`
     Group(String),
     /// `POST /groups/{group}/cancel`
@@ -111,8 +117,15 @@ impl Route {
             ["executions", "bulk"] => vec![(Method::POST, Self::Bulk)],
             ["executions", id] => vec![(Method::GET, Self::Get((*id).into()))],
             ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
+            ["executions", id, "artifacts"] => {
+                vec![(Method::GET, Self::Artifacts((*id).into()))]
+            }
             ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
             ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
+            ["attempts", id, "request"] => {
+                vec![(Method::GET, Self::AttemptRequest((*id).into()))]
+            }
+            ["attempts", id, "uploads"] => vec![(Method::POST, Self::Upload((*id).into()))],
             ["groups", group] => vec![(Method::GET, Self::Group((*group).into()))],
             ["groups", group, "cancel"] => vec![(Method::POST, Self::CancelGroup((*group).into()))],
             ["groups", group, "rerun-failed"] => {
@@ -130,13 +143,15 @@ impl Route {
         }
     }
 
-    /// Returns the least role of a key that may use the route.
+    /// Returns the least role of a key that may use the route. No key opens the routes of runners:
+    /// their handler asks for an attempt's token, and no other handler serves them.
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
             Self::List
             | Self::Get(_)
             | Self::Logs(_)
+            | Self::Artifacts(_)
             | Self::Group(_)
             | Self::Whoami
             | Self::Version => Role::Read,
@@ -146,9 +161,12 @@ impl Route {
             | Self::Rerun(_)
             | Self::CancelGroup(_)
             | Self::RerunGroup(_) => Role::Submit,
-            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => {
-                Role::Admin
-            }
+            Self::AttemptRequest(_)
+            | Self::Upload(_)
+            | Self::ListKeys
+            | Self::CreateKey
+            | Self::RevokeKey(_)
+            | Self::RotateKey(_) => Role::Admin,
         }
     }
 
@@ -161,6 +179,8 @@ impl Route {
             Self::List
                 | Self::Get(_)
                 | Self::Logs(_)
+                | Self::Artifacts(_)
+                | Self::AttemptRequest(_)
                 | Self::Group(_)
                 | Self::Whoami
                 | Self::Version

@@ -72,7 +72,7 @@ impl<S: WriteStore, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
             .allowed
             .as_ref()
             .map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
-        faults.extend(task::budget_fault(&request));
+        faults.extend(task::too_new(&request, self.settings));
         Ok(Draft { request, faults })
     }
 

@@ -7,6 +7,7 @@
 
 pub mod advance;
 pub mod announce;
+pub mod attempts;
 pub mod auth;
 pub mod definitions;
 pub mod forget;
@@ -22,3 +23,4 @@ pub mod state_tracker;
 pub mod submit;
 mod task_log;
 pub mod unreadable;
+pub mod uploads;

@@ -5,18 +5,23 @@ use std::collections::BTreeMap;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
     api::{
-        ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed,
-        LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView, Whoami,
+        ArtifactView, ArtifactsPage, ExecutionView, GroupCancelView, GroupRerunView, GroupView,
+        HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView,
+        Whoami, length_in_event,
     },
     backoff,
     error::{Corrupt, What},
     execution::{Attempt, BacklogEntry, Execution, ExecutionStatus},
     group::{GroupCancel, GroupRerun},
-    history::{Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
+    history::{ArtifactCursor, Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
+    id::AttemptId,
     key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
     marker::{self, Marker},
-    ports::{Clock, Entropy, KeyLookup, LogLine, LogPage, Logs, PortError, ReadError, ReadStore},
+    ports::{
+        ArtifactReads, Clock, Entropy, KeyLookup, LogLine, LogPage, Logs, PortError, ReadError,
+        ReadStore,
+    },
     quota::Rate,
     request::{FieldError, Name},
     scheduler::{
@@ -44,15 +49,21 @@ const POLL_SECONDS: u32 = 1;
 /// s (AWS-FACTS §3).
 const PENDING_SECONDS: u32 = 2;
 
+/// The most bytes of a page of executions in the JSON of Lambda's answer, which has 6 MB (AWS-FACTS
+/// §7). The rest is for what surrounds the page.
+const PAGE_BYTES_MAX: usize = 5 * 1024 * 1024;
+
 /// The query function.
 #[derive(Debug)]
-pub struct Query<'a, S, K, L, A> {
+pub struct Query<'a, S, K, L, F, A> {
     /// Where executions are recorded.
     pub store: &'a S,
     /// The API keys.
     pub keys: &'a K,
     /// The tasks' output.
     pub logs: &'a L,
+    /// The files of runs that are kept.
+    pub artifacts: &'a F,
     /// Clock and randomness.
     pub system: &'a A,
     /// Verifies keys.
@@ -77,7 +88,9 @@ struct Part {
     again: u32,
 }
 
-impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
+impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
+    Query<'_, S, K, L, F, A>
+{
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         let work = async {
@@ -109,6 +122,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
             Route::List => self.list(caller, request).await,
             Route::Get(id) => self.get(caller, &id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
+            Route::Artifacts(id) => self.artifacts(&id, request).await,
             Route::Group(group) => self.group(&group, request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
@@ -161,11 +175,18 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
             }
         }
         executions.reverse();
+        let next = match short_enough(&executions) {
+            count if count < executions.len() => {
+                executions.truncate(count);
+                executions.last().map(|last| Cursor(last.id().clone()))
+            }
+            _ => page.next,
+        };
         Ok(http::json(
             200,
             &HistoryPage {
                 executions,
-                next_cursor: page.next.map(|cursor| cursor.encode()),
+                next_cursor: next.map(|cursor| cursor.encode()),
             },
         ))
     }
@@ -263,6 +284,79 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         })
     }
 
+    /// Lists the files of one attempt, a batch a page.
+    async fn artifacts(
+        &self,
+        id: &str,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &["attempt", "cursor"])?;
+        let fault = |error: FieldError| Problem::invalid(vec![error]);
+        let attempt = http::parameter(request, "attempt")
+            .map(attempt_number)
+            .transpose()
+            .map_err(fault)?;
+        let cursor = http::parameter(request, "cursor")
+            .map(ArtifactCursor::decode)
+            .transpose()
+            .map_err(fault)?;
+        let execution = self.load(id).await?;
+        // A page belongs to the attempt of the page before, also if another attempt has begun.
+        let last = execution.attempts.last().map(|attempt| attempt.number);
+        let number = cursor.map(|cursor| cursor.attempt).or(attempt).or(last);
+        let Some(number) = number else {
+            return Ok(http::json(200, &ArtifactsPage::default()));
+        };
+        if attempt.is_some_and(|attempt| attempt != number) {
+            return Err(fault(ArtifactCursor::fault()));
+        }
+        if !execution
+            .attempts
+            .iter()
+            .any(|known| known.number == number)
+        {
+            let title = format!("{} has no attempt {number}", execution.id);
+            return Err(Problem::new(404, "no_such_attempt", title));
+        }
+        let (attempt, batch) = (
+            execution.id.attempt(number),
+            cursor.map_or(0, |cursor| cursor.batch),
+        );
+        let page = self.artifacts_of(&attempt, batch).await;
+        Ok(http::json(200, &page.map_err(|e| http::failed(&e))?))
+    }
+
+    async fn artifacts_of(
+        &self,
+        attempt: &AttemptId,
+        batch: u32,
+    ) -> Result<ArtifactsPage, PortError> {
+        let Some(manifest) = self.artifacts.manifest(attempt, batch).await? else {
+            return Ok(ArtifactsPage::default());
+        };
+        let mut artifacts = Vec::with_capacity(manifest.files.len());
+        for file in manifest.files {
+            let name = file.path.file_name();
+            let url = self.artifacts.download(attempt, batch, file.number, name);
+            artifacts.push(ArtifactView {
+                url: url.await?,
+                path: file.path,
+                bytes: file.bytes,
+                mode: format!("{:03o}", file.mode & 0o777),
+                sha256: file.sha256,
+                attempt: attempt.number(),
+            });
+        }
+        let next = ArtifactCursor {
+            attempt: attempt.number(),
+            batch: batch + 1,
+        };
+        Ok(ArtifactsPage {
+            artifacts,
+            next_cursor: Some(next.encode()),
+        })
+    }
+
     async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, ReadError> {
         let number = from.attempt.max(1);
         let attempts = u32::try_from(execution.attempts.len()).unwrap_or(u32::MAX);
@@ -356,7 +450,9 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, A: Clock + Entropy> Query<'_, S, K, L,
         seen: &mut SeenBacklogs,
     ) -> Result<ExecutionView, PortError> {
         let Some(entry) = execution.backlog_entry() else {
-            return Ok(ExecutionView::new(execution, None));
+            let kept = self.settings.artifacts.as_ref();
+            let days = kept.and_then(|kept| kept.retention_days);
+            return Ok(ExecutionView::new(execution, None).keeping_artifacts(days));
         };
         let state = self.limit_state(&entry.backlog, seen).await?.backlog;
         let waiting = self.waiting(execution, &entry, &state, seen).await?;
@@ -537,6 +633,25 @@ fn asked(
         )),
         _ => Err(faults),
     }
+}
+
+/// How many of these fit into an answer. There is always one: the largest record fits.
+fn short_enough(executions: &[Listed]) -> usize {
+    let mut bytes = 0;
+    let fits = |listed: &&Listed| {
+        let text = serde_json::to_string(listed).unwrap_or_default();
+        bytes += length_in_event(&text);
+        bytes <= PAGE_BYTES_MAX
+    };
+    executions.iter().take_while(fits).count().max(1)
+}
+
+fn attempt_number(text: &str) -> Result<u32, FieldError> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| FieldError {
+        field: "attempt".into(),
+        message: "is not the number of an attempt: they are counted from 1".into(),
+    })
 }
 
 fn whoami(

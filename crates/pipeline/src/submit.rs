@@ -33,9 +33,10 @@ mod groups;
 
 use audit::AuditFacts;
 
-/// The largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
-/// smaller.
-pub const BODY_MAX: usize = 64 * 1024;
+/// The largest body of `POST /execute`, in bytes: command and variables of 256 KiB
+/// ([`REQUEST_BYTES_MAX`](domain::request::REQUEST_BYTES_MAX)), of which nearly every byte takes six
+/// in JSON.
+pub const BODY_MAX: usize = 2 * 1024 * 1024;
 /// How long the old key still works after a rotation (DESIGN §7).
 const OLD_KEY_GOOD: TimeDelta = TimeDelta::hours(24);
 
@@ -167,6 +168,9 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             Route::List
             | Route::Get(_)
             | Route::Logs(_)
+            | Route::Artifacts(_)
+            | Route::Upload(_)
+            | Route::AttemptRequest(_)
             | Route::Group(_)
             | Route::Whoami
             | Route::Version => Err(Problem::new(

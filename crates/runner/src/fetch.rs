@@ -41,7 +41,7 @@ mod git;
 mod http;
 mod known_hosts;
 mod lfs;
-mod network;
+pub(crate) mod network;
 mod reference;
 mod remote;
 mod repository;

@@ -5,6 +5,10 @@
 //! program.
 
 #[cfg(feature = "program")]
+pub mod artifacts;
+#[cfg(feature = "program")]
+pub mod attempt_api;
+#[cfg(feature = "program")]
 pub mod fetch;
 #[cfg(feature = "program")]
 pub mod hand_over;

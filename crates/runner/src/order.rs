@@ -10,7 +10,7 @@ pub use domain::container::place;
 
 use domain::{
     git::GitHost,
-    request::{CommandLine, GitRef, RepoUrl},
+    request::{ArtifactGlob, Artifacts, CommandLine, GitRef, RepoUrl},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -173,6 +173,41 @@ pub struct AwaitFetchOrder {
     pub metadata: Option<String>,
 }
 
+/// The place where the files of a command are kept.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeepIn {
+    /// A folder. It is made when there is something to keep.
+    Folder(PathBuf),
+    /// A bucket, by requests that our API signs.
+    Api(AttemptAccess),
+}
+
+/// The way of an attempt's runner to our API.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttemptAccess {
+    /// The API's address.
+    pub api: String,
+    /// The attempt's id.
+    pub attempt: String,
+    /// The attempt's token.
+    #[serde(serialize_with = "exposed")]
+    pub token: SecretString,
+}
+
+/// Files to keep.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepOrder {
+    /// The folder that the command started in.
+    pub root: PathBuf,
+    /// The patterns of the files.
+    pub globs: Vec<ArtifactGlob>,
+    /// The place for them.
+    pub into: KeepIn,
+}
+
 /// The way in which a command gets its repository.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -202,9 +237,15 @@ pub struct RunOrder {
     /// The repository that the command starts in.
     #[serde(default)]
     pub source: Option<RepositorySource>,
+    /// Why the set-up has failed already, if it has.
+    #[serde(default)]
+    pub failure: Option<String>,
     /// A note for the log, before the repository is there.
     #[serde(default)]
     pub note: Option<String>,
+    /// The files to keep after the command's end, and the place for them.
+    #[serde(default)]
+    pub artifacts: Option<(Artifacts, KeepIn)>,
     /// How many seconds the command may run; no limit if there is none.
     #[serde(default)]
     pub timeout_seconds: Option<u64>,

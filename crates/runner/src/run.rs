@@ -18,7 +18,11 @@ use std::{
 };
 
 use domain::{
-    container::{EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, variable::ATTEMPT_ID},
+    artifact::UploadSummary,
+    container::{
+        EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, UPLOAD_AFTER_TERM_SECONDS, UPLOAD_SECONDS,
+        variable::ATTEMPT_ID,
+    },
     marker::{self, PREFIX},
     request::CommandLine,
     stored,
@@ -28,10 +32,10 @@ use secrecy::ExposeSecret as _;
 
 use self::{output::Output, signals::Signals, tree::Tree};
 use crate::order::{
-    self, AwaitFetchOrder, CheckOutOrder, FetchOutcome, HandedOver, RepositorySource, RunOrder,
-    place,
+    self, AwaitFetchOrder, CheckOutOrder, FetchOutcome, HandedOver, KeepOrder, RepositorySource,
+    RunOrder, place,
 };
-use crate::{PROGRAM, hand_over, platform};
+use crate::{PROGRAM, artifacts, hand_over, platform};
 
 mod output;
 mod signals;
@@ -55,6 +59,10 @@ const EXIT_KILLED: i32 = 137;
 /// The variable with the address of a task's metadata endpoint (ECS Developer Guide, "Task metadata
 /// endpoint version 4").
 const METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
+/// How long the upload may take.
+const UPLOAD: Duration = Duration::from_secs(UPLOAD_SECONDS as u64);
+/// How long the upload may go on once the keeper was told to end.
+const UPLOAD_AFTER_TERM: Duration = Duration::from_secs(UPLOAD_AFTER_TERM_SECONDS as u64);
 /// The shell of commands that are text.
 const SHELL: &str = "/bin/sh";
 
@@ -85,6 +93,25 @@ enum ChildEnd {
     TimedOut,
 }
 
+/// How long a child may run.
+#[derive(Clone, Copy, Debug)]
+struct TimeLimit {
+    /// From its start; for ever if there is none.
+    from_start: Option<Duration>,
+    /// From a signal that ends the command. At zero the child gets the signal at once.
+    after_signal: Duration,
+}
+
+impl TimeLimit {
+    /// A signal is passed on at once.
+    fn from_start(limit: Option<Duration>) -> Self {
+        Self {
+            from_start: limit,
+            after_signal: Duration::ZERO,
+        }
+    }
+}
+
 /// The phases of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -101,6 +128,8 @@ struct Keeper {
     signals: Signals,
     output: Output,
     tree: Tree,
+    /// When the keeper was first told to end.
+    told_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -113,6 +142,7 @@ impl Keeper {
             signals,
             output,
             tree,
+            told_at: None,
         })
     }
 
@@ -132,6 +162,9 @@ impl Keeper {
     /// Gets the repository, if there is one. Returns the folder that the command starts in, or why
     /// there is none.
     fn set_up(&mut self) -> Result<PathBuf, String> {
+        if let Some(reason) = self.order.failure.clone() {
+            return Err(reason);
+        }
         let Some(source) = self.order.source.clone() else {
             return Ok(self.order.folder.clone().unwrap_or_else(|| ".".into()));
         };
@@ -223,6 +256,27 @@ impl Keeper {
         order: Vec<u8>,
         deadline: Instant,
     ) -> Result<String, String> {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let limit = TimeLimit::from_start(Some(limit));
+        let (end, said) = self.child(subcommand, order, limit)?;
+        let repository = self.order.repository();
+        match end {
+            ChildEnd::TimedOut => Err(format!(
+                "cloning {repository} took longer than {} s",
+                self.order.set_up_seconds
+            )),
+            ChildEnd::Told => Err(format!("stopped while cloning {repository}")),
+            ChildEnd::Itself => outcome(&said),
+        }
+    }
+
+    /// Carries out an order in a child. Returns how it ended, and what it said on stdout.
+    fn child(
+        &mut self,
+        subcommand: &str,
+        order: Vec<u8>,
+        limit: TimeLimit,
+    ) -> Result<(ChildEnd, Vec<u8>), String> {
         let attempt = self.order.environment.get(ATTEMPT_ID);
         let attempt = attempt.map(|value| value.0.expose_secret().to_owned());
         let (mut child, reading) = self
@@ -233,17 +287,50 @@ impl Keeper {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // Of its own thread: a child that is gone or slow to read must not hold the keeper up.
         thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&order)));
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let (end, _) = self.follow(&child, reading, Some(limit));
-        let repository = self.order.repository();
-        match end {
-            ChildEnd::TimedOut => Err(format!(
-                "cloning {repository} took longer than {} s",
-                self.order.set_up_seconds
-            )),
-            ChildEnd::Told => Err(format!("stopped while cloning {repository}")),
-            ChildEnd::Itself => outcome(stdout),
+        let (end, _) = self.follow(&child, reading, limit);
+        Ok((end, all_of(stdout)))
+    }
+
+    /// Keeps the files that the command leaves in this folder, if that is wanted after such an end.
+    fn keep_files(&mut self, folder: &Path, end: ChildEnd, code: i32) {
+        let Some((wanted, into)) = self.order.artifacts.clone() else {
+            return;
+        };
+        let mut summary = UploadSummary::default();
+        if wanted.on.includes(end == ChildEnd::Itself && code == 0) {
+            let order = KeepOrder {
+                root: folder.to_owned(),
+                globs: wanted.globs,
+                into,
+            };
+            let told = self.told_at.map(|at| at.elapsed());
+            let limit = TimeLimit {
+                from_start: Some(
+                    told.map_or(UPLOAD, |told| UPLOAD_AFTER_TERM.saturating_sub(told)),
+                ),
+                after_signal: UPLOAD_AFTER_TERM,
+            };
+            summary = match self.child("upload", order::to_json(&order), limit) {
+                Ok((end, said)) => {
+                    let cut_off = match end {
+                        ChildEnd::TimedOut => "the time for the upload was over",
+                        ChildEnd::Itself | ChildEnd::Told => {
+                            "the upload ended early, most likely for want of memory"
+                        }
+                    };
+                    artifacts::last_report(&String::from_utf8_lossy(&said), cut_off)
+                }
+                Err(reason) => UploadSummary {
+                    reason: Some(reason),
+                    ..summary
+                },
+            };
         }
+        if let Some(reason) = &summary.reason {
+            self.output
+                .note(&format!("not all files are kept: {reason}"));
+        }
+        self.mark(&format!("uploaded:{}", summary.written()));
     }
 
     /// Runs the command in this folder to its end.
@@ -266,15 +353,21 @@ impl Keeper {
         }
         let (child, reading) = match self.start() {
             Ok(started) => started,
-            Err(error) => return self.not_started(&error),
+            Err(error) => return self.not_started(&error, folder),
         };
         let limit = self.order.timeout_seconds.map(Duration::from_secs);
-        let (end, code) = self.follow(&child, reading, limit);
-        if end == ChildEnd::TimedOut {
-            self.mark("timeout");
-            return EXIT_TIMED_OUT;
-        }
-        self.mark(&format!("exit:{code}"));
+        let (end, code) = self.follow(&child, reading, TimeLimit::from_start(limit));
+        let code = match end {
+            ChildEnd::TimedOut => {
+                self.mark("timeout");
+                EXIT_TIMED_OUT
+            }
+            ChildEnd::Itself | ChildEnd::Told => {
+                self.mark(&format!("exit:{code}"));
+                code
+            }
+        };
+        self.keep_files(folder, end, code);
         code
     }
 
@@ -339,7 +432,7 @@ impl Keeper {
     }
 
     /// Tells why the command's program did not start, and ends as a shell does.
-    fn not_started(&mut self, error: &io::Error) -> i32 {
+    fn not_started(&mut self, error: &io::Error, folder: &Path) -> i32 {
         let is_for_want = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM]
             .iter()
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
@@ -363,6 +456,7 @@ impl Keeper {
         let note = format!("{program}: {why}");
         self.output.note(&note);
         self.mark(&format!("exit:{code}"));
+        self.keep_files(folder, ChildEnd::Itself, code);
         code
     }
 
@@ -373,10 +467,11 @@ impl Keeper {
         &mut self,
         child: &Child,
         mut reading: Option<PipeReader>,
-        limit: Option<Duration>,
+        limit: TimeLimit,
     ) -> (ChildEnd, i32) {
         let pid = child.id().cast_signed();
-        let mut phase = Phase::Running(limit.map(|limit| Instant::now() + limit));
+        let deadline = limit.from_start.map(|limit| Instant::now() + limit);
+        let mut phase = Phase::Running(deadline);
         let (mut end, mut code) = (ChildEnd::Itself, None);
         loop {
             let reaped = self.tree.reap();
@@ -394,9 +489,15 @@ impl Keeper {
             phase = match (phase, told) {
                 // The command has ended by itself. What it left behind ends with it.
                 (Phase::Running(_), _) if code.is_some() => Phase::Killing(now),
-                (Phase::Running(_), Some(signal)) => {
-                    end = ChildEnd::Told;
-                    self.stop(signal, now)
+                (Phase::Running(deadline), Some(signal)) => {
+                    self.told_at.get_or_insert(now);
+                    if limit.after_signal.is_zero() {
+                        end = ChildEnd::Told;
+                        self.stop(signal, now)
+                    } else {
+                        let last = now + limit.after_signal;
+                        Phase::Running(Some(deadline.map_or(last, |deadline| deadline.min(last))))
+                    }
                 }
                 (Phase::Running(Some(deadline)), None) if deadline <= now => {
                     end = ChildEnd::TimedOut;
@@ -510,13 +611,18 @@ fn start_step(
     Ok((child, streams.reading))
 }
 
-/// The outcome that a step reports.
-fn outcome(stdout: Option<ChildStdout>) -> Result<String, String> {
+/// All that a child that has ended said on stdout.
+fn all_of(stdout: Option<ChildStdout>) -> Vec<u8> {
     let mut text = Vec::new();
     if let Some(mut stdout) = stdout {
         let _broken = stdout.read_to_end(&mut text);
     }
-    match serde_json::from_slice(&text) {
+    text
+}
+
+/// The outcome that a step reports.
+fn outcome(said: &[u8]) -> Result<String, String> {
+    match serde_json::from_slice(said) {
         Ok(FetchOutcome::Done(fetched)) => Ok(fetched.commit),
         Ok(FetchOutcome::Failed(fault)) => Err(fault.reason),
         Err(_) => Err("the set-up ended without a result".into()),

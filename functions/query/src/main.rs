@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 use aws::{
+    artifacts::S3Artifacts,
     connect,
     dynamo::DynamoStore,
     logs::CloudWatchLogs,
@@ -12,7 +13,7 @@ use aws::{
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use pipeline::{auth::Auth, query::Query, recent::Recent};
+use pipeline::{attempts, auth::Auth, query::Query, recent::Recent};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -26,17 +27,23 @@ async fn main() -> Result<(), Error> {
         CloudWatchLogs::new(&config, settings.log_group.clone()),
         &System,
     );
+    let artifacts = S3Artifacts::new(&config, names.artifacts_bucket);
     let auth = Auth::default();
     let query = Query {
         store: &store,
         keys: &store,
         logs: &logs,
+        artifacts: &artifacts,
         system: &System,
         auth: &auth,
         settings: &settings,
     };
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
-        Ok::<_, Error>(query.handle(&event.payload).await)
+        let request = &event.payload;
+        Ok::<_, Error>(match attempts::takes(request) {
+            true => attempts::request(&store, request).await,
+            false => query.handle(request).await,
+        })
     };
     Runtime::new(service_fn(answer)).run().await
 }

@@ -5,6 +5,7 @@
 #![recursion_limit = "256"]
 
 use aws::{
+    artifacts::S3Artifacts,
     connect,
     dynamo::DynamoStore,
     settings::{Function, Installation},
@@ -13,7 +14,7 @@ use aws::{
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
-use pipeline::{auth::Auth, submit::Submit};
+use pipeline::{attempts, auth::Auth, submit::Submit, uploads::Uploads};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -34,8 +35,18 @@ async fn main() -> Result<(), Error> {
         auth: &auth,
         settings: &settings,
     };
+    let files = S3Artifacts::new(&config, names.artifacts_bucket);
+    let uploads = Uploads {
+        store: &store,
+        files: &files,
+        system: &System,
+    };
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
-        Ok::<_, Error>(submit.handle(&event.payload).await)
+        let request = &event.payload;
+        Ok::<_, Error>(match attempts::takes(request) {
+            true => uploads.handle(request).await,
+            false => submit.handle(request).await,
+        })
     };
     Runtime::new(service_fn(answer)).run().await
 }

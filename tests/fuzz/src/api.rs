@@ -4,12 +4,15 @@ use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use domain::key::Caller;
 use domain::{
     api::{BULK_BODY_MAX, BulkRequest},
+    attempt_secret::AttemptSecret,
     execution::Execution,
     git_access::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     request::{Defaults, LaunchRequest, PRIORITY_MAX, RETRIES_MAX, SubmitRequest, Timeout},
+    settings::TASK_API_URL_MAX,
     task,
+    task::AttemptProof,
 };
 
 use crate::{is_fit_for_a_terminal, places};
@@ -111,12 +114,12 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
         );
     }
     let id = ExecutionId::new(chrono::DateTime::UNIX_EPOCH, 0);
-    let overrides = task::overrides(
-        launch,
-        &id.attempt(1),
-        &"f".repeat(32),
-        &GitAccess::default(),
-    );
+    let (secret, api) = (AttemptSecret::of_bits(1), "f".repeat(TASK_API_URL_MAX));
+    let proof = match task::is_large(launch) {
+        true => AttemptProof::Request(&secret, &api),
+        false => AttemptProof::Secret(&secret, &api),
+    };
+    let overrides = task::overrides(launch, &id.attempt(1), proof, &GitAccess::default());
     let length = serde_json::to_string(&overrides)
         .expect("JSON")
         .chars()

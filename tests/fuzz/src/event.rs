@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta};
 use domain::key::Caller;
 use domain::{
     Timestamp,
+    attempt_secret::AttemptSecret,
     ecs::Task,
     execution::{Attempt, Execution, State},
     git_access::GitAccess,
@@ -72,13 +73,14 @@ fn launched() -> Execution {
     let run_task = task::run_task(
         &new,
         "definition",
-        "nonce",
+        &AttemptSecret::of_bits(1),
         &GitAccess::default(),
         &settings(),
     );
     new.launching(
         LaunchPlan {
             nonce: "f".repeat(32),
+            token_hash: None,
             run_task,
         },
         NOW,
@@ -94,6 +96,7 @@ fn settings() -> Settings {
         quotas: Quotas::default(),
         run_task_rate: None,
         runner_images: None,
+        artifacts: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,

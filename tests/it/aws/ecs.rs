@@ -2,6 +2,7 @@
 
 use aws::ecs::{EcsTasks, Registration};
 use domain::{
+    attempt_secret::AttemptSecret,
     ecs::{
         ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag,
         TaskOverride,
@@ -83,7 +84,7 @@ fn a_task_is_tagged_with_stack_submitter_and_group() {
         let input = task::run_task(
             execution,
             "arn",
-            &"0".repeat(32),
+            &AttemptSecret::of_bits(0),
             &GitAccess::default(),
             &settings,
         );

@@ -6,6 +6,7 @@ use aws_lambda_events::eventbridge::EventBridgeEvent;
 use domain::key::Caller;
 use domain::{
     Timestamp,
+    attempt_secret::AttemptSecret,
     ecs::Task,
     execution::{Execution, State},
     git_access::GitAccess,
@@ -67,6 +68,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         quotas: Quotas::default(),
         run_task_rate: None,
         runner_images: Some(tests::ecs::runner_images()),
+        artifacts: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
@@ -78,7 +80,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
     let run_task = task::run_task(
         &queued,
         "arn:aws:ecs:task-definition/x:1",
-        &"0".repeat(32),
+        &AttemptSecret::of_bits(0),
         &GitAccess::default(),
         &settings,
     );
@@ -86,6 +88,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         .launching(
             LaunchPlan {
                 nonce: "0".repeat(32),
+                token_hash: None,
                 run_task,
             },
             at(0),

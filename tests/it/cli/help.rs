@@ -2,13 +2,16 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 41] = [
     &[],
     &["exec"],
     &["bulk"],
     &["status"],
     &["wait"],
     &["logs"],
+    &["artifacts"],
+    &["artifacts", "list"],
+    &["artifacts", "get"],
     &["cancel"],
     &["rerun"],
     &["history"],

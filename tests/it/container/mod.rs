@@ -77,6 +77,7 @@ impl Case {
             cpu: 1024,
             memory: 128,
             arch,
+            keeps_files: false,
             may_have_started: false,
         };
         Self { launch }

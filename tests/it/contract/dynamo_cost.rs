@@ -36,6 +36,7 @@ async fn counted() -> (DynamoStore, Meter, Table) {
 mod typical {
     use domain::{
         Timestamp,
+        attempt_secret::AttemptSecret,
         container::MAIN,
         ecs::{Container, NetworkConfiguration, StopCode, Task, TaskStatus},
         execution::Execution,
@@ -112,6 +113,7 @@ mod typical {
             quotas: Quotas::default(),
             run_task_rate: None,
             runner_images: Some(tests::ecs::runner_images()),
+            artifacts: None,
             spot_fallback_after: None,
             definitions_rate: None,
             allowed: None,
@@ -128,7 +130,7 @@ mod typical {
         let run_task = task::run_task(
             execution,
             &definition,
-            NONCE,
+            &AttemptSecret::of_text(NONCE.into()),
             &GitAccess::default(),
             &settings(),
         );
@@ -137,6 +139,7 @@ mod typical {
             .launching(
                 LaunchPlan {
                     nonce: NONCE.into(),
+                    token_hash: None,
                     run_task,
                 },
                 now,

@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    attempt_secret::AttemptSecret,
     container::MAIN,
     ecs::{Container, RunTaskInput, StopCode, Task, TaskArn},
     execution::Execution,
@@ -130,6 +131,7 @@ pub(crate) fn settings() -> Settings {
         quotas: Quotas::default(),
         run_task_rate: None,
         runner_images: Some(tests::ecs::runner_images()),
+        artifacts: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
@@ -144,7 +146,7 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
     task::run_task(
         execution,
         "arn:aws:ecs:task-definition/x:1",
-        &"0".repeat(32),
+        &AttemptSecret::of_bits(0),
         &GitAccess::default(),
         &settings(),
     )
@@ -153,6 +155,7 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
 pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
     let plan = LaunchPlan {
         nonce: "0".repeat(32),
+        token_hash: None,
         run_task: run_task_input(execution),
     };
     execution.launching(plan, now).expect("it has a due ticket")

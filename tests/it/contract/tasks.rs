@@ -7,13 +7,15 @@ use tests::ecs::STOPPED;
 
 use chrono::TimeDelta;
 use domain::{
+    attempt_secret::AttemptSecret,
     ecs::RunTaskInput,
     git_access::GitAccess,
     id::AttemptId,
     ports::Tasks,
-    task::{self, TaskDefinition},
+    task::{self, AttemptProof, TaskDefinition},
 };
 use local::{
+    artifacts::LocalArtifacts,
     database::{Database, WorkerId},
     log_file::LocalLogs,
     secrets::SecretFiles,
@@ -237,16 +239,21 @@ impl Case for OnThisMachine {
 
     fn input(&self, number: u32, definition_arn: &str) -> RunTaskInput {
         let execution = Wish::default().execution();
-        let nonce = "0".repeat(32);
+        let secret = AttemptSecret::of_bits(0);
         let attempt = self.attempt(number);
         RunTaskInput {
             client_token: attempt.to_string(),
             started_by: attempt.to_string(),
-            overrides: task::overrides(&execution.request, &attempt, &nonce, &GitAccess::default()),
+            overrides: task::overrides(
+                &execution.request,
+                &attempt,
+                AttemptProof::Nonce(&secret),
+                &GitAccess::default(),
+            ),
             ..task::run_task(
                 &execution,
                 definition_arn,
-                &nonce,
+                &secret,
                 &GitAccess::default(),
                 &settings(),
             )
@@ -272,6 +279,7 @@ async fn on_this_machine() -> (
         tasks_dir: at("tasks"),
         programs_dir: at("programs"),
         remains: local::Remains::new(at("remains")),
+        artifacts: LocalArtifacts::new(at("artifacts")),
         home: folder.path().to_owned(),
         secrets: SecretFiles::new(at("secrets")),
         host_only: true,

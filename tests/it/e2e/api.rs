@@ -335,7 +335,8 @@ fn a_request_that_is_none_is_told_what_is_wrong_with_it() {
         "{role:#?}"
     );
     execute("{\"command\":\"true\"} {}").refuses(400, "invalid_json");
-    execute(&json!({"command": "x".repeat(70_000)}).to_string()).refuses(413, "body_too_large");
+    execute(&json!({"command": "x".repeat(2 * 1024 * 1024)}).to_string())
+        .refuses(413, "body_too_large");
     let huge = "x".repeat(4 * 1024 * 1024 + 1);
     http.send(Method::POST, "/executions/bulk", huge.into_bytes())
         .refuses(413, "body_too_large");
@@ -379,22 +380,22 @@ fn a_request_with_faults_hears_of_all_of_them() {
         expected,
         "{answer:#?}"
     );
-    let long = http.post("/execute", &json!({"command": "x".repeat(9000)}));
+    let long = http.post("/execute", &json!({"command": "x".repeat(130_000)}));
     assert!(
         long.refuses(422, "invalid_request")
             .body
             .to_string()
-            .contains("8192"),
+            .contains("128000"),
         "{long:#?}"
     );
     assert_eq!(long.fields(), BTreeSet::from(["command"]));
     let long = http.post(
         "/execute",
-        &json!({"command": "true", "env": {"LONG": "x".repeat(9000)}}),
+        &json!({"command": "true", "env": {"LONG": "x".repeat(130_000)}}),
     );
     assert_eq!(
         long.refuses(422, "invalid_request").fields(),
-        BTreeSet::from(["env"]),
+        BTreeSet::from(["env.LONG"]),
         "{long:#?}"
     );
 }

@@ -3,10 +3,12 @@
 
 pub(crate) mod api;
 mod argv;
+mod artifacts;
 mod backlog;
 mod bulk;
 mod completions;
 mod container;
+mod container_artifacts;
 mod container_images;
 mod crowd;
 mod ending;

@@ -170,14 +170,15 @@ fn changes_with_faults_are_told_as_of_any_request() {
     );
     faulty(json!({"branch": "main"}), &["branch"]);
     faulty(json!({"secrets": ["NO_SUCH"]}), &["secrets[0]"]);
-    // These faults are a size over the quota and a request larger than one launch can carry.
+    // These faults are a size over the quota and a request larger than any may be.
     faulty(json!({"cpu": 2048}), &["cpu"]);
-    let fits_alone = "x".repeat(7_900);
+    let fits_alone = "x".repeat(100_000);
     faulty(
-        json!({"env": {"LONG": fits_alone, "MORE": "x".repeat(500)}}),
+        json!({"env": {"A": fits_alone, "B": fits_alone, "C": fits_alone}}),
         &["env"],
     );
-    rerun(&http, &id, &json!({"command": "x".repeat(70_000)})).refuses(413, "body_too_large");
+    rerun(&http, &id, &json!({"command": "x".repeat(2 * 1024 * 1024)}))
+        .refuses(413, "body_too_large");
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }
 

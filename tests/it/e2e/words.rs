@@ -193,52 +193,72 @@ fn a_folder_whose_path_is_not_utf8_is_told_where_it_counts() {
 #[test]
 fn too_many_variables_are_not_blamed_on_the_command() {
     let sandbox = Sandbox::new();
-    let long = format!("LONG={}", "hidden".repeat(1_500));
+    let long = |name: &str| format!("{name}={}", "hidden".repeat(20_000));
+    let (a, b, c) = (long("A"), long("B"), long("C"));
     let ran = sandbox
-        .local(&["exec", "--no-repo", "-e", &long, "true"])
+        .local(&["exec", "--no-repo", "-e", &a, "-e", &b, "-e", &c, "true"])
         .exits(2);
     let ran = ran
-        .says("\n  env: makes the task's overrides")
-        .says("8192")
-        .says("`LONG` alone 9008")
-        .says("secret");
+        .says("\n  env: is too large: the command has 4 bytes and the variables 360006")
+        .says("over the limit of 262144");
     assert!(
         !ran.err.contains("command:") && !ran.err.contains("hiddenhidden"),
         "{ran:#?}"
     );
     fs::write(
         sandbox.path("jobs.jsonl"),
-        "{\"command\": \"true\"}\n{\"command\": \"true\", \"env\": {\"B\": \"b\"}}\n",
+        "{\"command\": \"true\"}\n{\"command\": \"true\", \"env\": {\"D\": \"b\"}}\n",
     )
     .unwrap();
     let ran = sandbox
-        .local(&["bulk", "jobs.jsonl", "--no-repo", "-e", &long])
+        .local(&[
+            "bulk",
+            "jobs.jsonl",
+            "--no-repo",
+            "-e",
+            &a,
+            "-e",
+            &b,
+            "-e",
+            &c,
+        ])
         .exits(2);
-    ran.says("\n  env: makes")
-        .says("\n  jobs.jsonl:2: env: makes");
+    ran.says("\n  env: is too large")
+        .says("\n  jobs.jsonl:2: env: is too large");
 }
 
-/// The request is larger than the API reads at all.
+/// A command as large as one may be runs, on this machine and through a server.
 #[test]
-fn a_request_that_is_far_too_large_is_told_the_same_fault() {
+fn a_request_as_large_as_it_may_be_runs() {
     let sandbox = Sandbox::new();
-    let long = "x".repeat(70_000);
     let serve = sandbox.serve(&[]);
-    for ran in [
-        sandbox.local(&["exec", "--no-repo", &format!(": {long}")]),
-        serve.run(&sandbox, &["exec", "--no-repo", &format!(": {long}")]),
-    ] {
-        ran.exits(2)
-            .says("\n  command: makes the task's overrides 70")
-            .says("over the limit of 8192");
-    }
-    let ran = serve
-        .run(
-            &sandbox,
-            &["exec", "--no-repo", "-e", &format!("LONG={long}"), "true"],
-        )
-        .exits(2);
-    ran.says("\n  env: makes the task's overrides 70");
+    let (text, value) = ("x".repeat(127_900), "\"".repeat(127_900));
+    let arguments = [
+        "exec",
+        "--no-repo",
+        "-e",
+        &format!("LONG={value}"),
+        &format!("echo ${{#LONG}} # {text}"),
+    ];
+    sandbox.local(&arguments).exits(0).prints("127900\n");
+    serve.run(&sandbox, &arguments).exits(0).prints("127900\n");
+    // Pieces of it are larger than one variable of a task can be.
+    let words = [
+        "exec",
+        "--no-repo",
+        "--",
+        "sh",
+        "-c",
+        "echo ${#1} ${#2}",
+        "x",
+        &text,
+        &value,
+    ];
+    sandbox.local(&words).exits(0).prints("127900 127900\n");
+    let over = format!("{{\"command\": \"{text}{text}\"}}");
+    let ran = sandbox.run_with(&["--local", "bulk", "--no-repo", "-"], &over);
+    ran.exits(2)
+        .says("command: has 255800 bytes, the limit is 128000");
 }
 
 #[test]

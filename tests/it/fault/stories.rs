@@ -41,6 +41,7 @@ impl Story {
                 ".workspace",
                 ".fetch",
                 ".user",
+                ".artifacts",
             ]
             .into_iter()
             .any(only),
@@ -49,6 +50,7 @@ impl Story {
                 .any(only),
             // Its command still runs after its log was read.
             "serve and cancel a container" => only(".stop") || only(".remove") || only(".poll"),
+            "files kept from a container" => only(".artifacts"),
             "a missing image" => only(".pull"),
             "a repository in a container, by a new runner" => {
                 [".program", ".workspace", ".fetch", ".user"]
@@ -140,6 +142,11 @@ pub(super) const IN_CONTAINERS: &[Story] = &[
         name: "a repository in a container, by a new runner",
         engine: true,
         play: repository_in_container,
+    },
+    Story {
+        name: "files kept from a container",
+        engine: true,
+        play: files_of_container,
     },
     Story {
         name: "exec in a container of Docker's",
@@ -648,6 +655,22 @@ fn repository_in_container(world: &World, point: &str) -> bool {
         "container",
         &["--repo", &repo, "--branch", "main", "--image", engine::USER],
         "test \"$(cat greeting)\" = hello && echo ran-container; exit 3",
+    );
+    world.start(&args, Some(point)).died()
+}
+
+fn files_of_container(world: &World, point: &str) -> bool {
+    world.promise("container", "FAILED", Some(3));
+    let args = exec(
+        "container",
+        &[
+            "--no-repo",
+            "--artifact",
+            "kept",
+            "--image",
+            engine::BUSYBOX,
+        ],
+        "cd /tmp; echo 1 > kept; echo ran-container; exit 3",
     );
     world.start(&args, Some(point)).died()
 }

@@ -63,6 +63,9 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::List => (Method::GET, "/executions"),
         Route::Get(_) => (Method::GET, "/executions/{id}"),
         Route::Logs(_) => (Method::GET, "/executions/{id}/logs"),
+        Route::Artifacts(_) => (Method::GET, "/executions/{id}/artifacts"),
+        Route::AttemptRequest(_) => (Method::GET, "/attempts/{id}/request"),
+        Route::Upload(_) => (Method::POST, "/attempts/{id}/uploads"),
         Route::Cancel(_) => (Method::POST, "/executions/{id}/cancel"),
         Route::Rerun(_) => (Method::POST, "/executions/{id}/rerun"),
         Route::ListKeys => (Method::GET, "/keys"),
@@ -77,7 +80,7 @@ fn documented(route: &Route) -> (Method, &'static str) {
     }
 }
 
-const ROUTES: usize = 16;
+const ROUTES: usize = 19;
 
 #[test]
 fn the_documented_routes_are_those_there_are() {
@@ -175,7 +178,8 @@ fn examples_of_requests_are_accepted() {
     let run = http.submit(&json!({"command": "true", "group": "nightly"}));
     for (method, path, operation) in operations(&document) {
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
-        if example.is_null() {
+        // One machine has no routes for runners; `uploads` has requests of theirs.
+        if example.is_null() || path.starts_with("/attempts/") {
             continue;
         }
         // There is no Docker, no network and no such secret here. It is enough that the request is
@@ -333,7 +337,7 @@ fn answers_are_as_documented() {
     rerun(&first, json!({"action": "exec"}), 400);
     rerun(&first, json!({"name": null}), 400);
     rerun(&first, json!({"cpu": 3}), 422);
-    rerun(&first, json!({"command": "x".repeat(70_000)}), 413);
+    rerun(&first, json!({"command": "x".repeat(2 * 1024 * 1024)}), 413);
     rerun("exec_00000000000000000000000000", json!({}), 404);
     rerun("exec_", json!({}), 409);
     assert_ne!(again.body["execution_id"], first);
@@ -343,7 +347,7 @@ fn answers_are_as_documented() {
     post(
         "/execute",
         "/execute",
-        json!({"command": "x".repeat(70_000)}),
+        json!({"command": "x".repeat(2 * 1024 * 1024)}),
         413,
     );
     post(
@@ -497,6 +501,8 @@ fn whole_request() -> SubmitRequest {
         retries: Some(1),
         retry_on: vec!["spot".into()],
         name: text(),
+        artifacts: vec!["dist/**".into()],
+        artifacts_on: text(),
         idempotency_key: text(),
         task_role: text(),
         registry_secret: text(),

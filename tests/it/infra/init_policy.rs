@@ -92,6 +92,60 @@ const NOT_NEEDED: &[(&str, &str, &str)] = &[
         "iam:CreateServiceLinkedRole",
         REPLICA,
     ),
+    ("AWS::S3::Bucket", "s3:PutBucketVersioning", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketAbac", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketAcl", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutObjectAcl", UNUSED),
+    ("AWS::S3::Bucket", "s3:DeleteObject", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutAccelerateConfiguration", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutAnalyticsConfiguration", UNUSED),
+    (
+        "AWS::S3::Bucket",
+        "s3:DeleteBucketAnalyticsConfiguration",
+        UNUSED,
+    ),
+    ("AWS::S3::Bucket", "s3:PutBucketCORS", UNUSED),
+    ("AWS::S3::Bucket", "s3:DeleteBucketCors", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketLogging", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketNotification", UNUSED),
+    (
+        "AWS::S3::Bucket",
+        "s3:PutBucketObjectLockConfiguration",
+        UNUSED,
+    ),
+    ("AWS::S3::Bucket", "s3:PutObjectLockConfiguration", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketReplication", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutReplicationConfiguration", UNUSED),
+    ("AWS::S3::Bucket", "s3:DeleteBucketReplication", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutBucketWebsite", UNUSED),
+    ("AWS::S3::Bucket", "s3:DeleteBucketWebsite", UNUSED),
+    (
+        "AWS::S3::Bucket",
+        "s3:PutIntelligentTieringConfiguration",
+        UNUSED,
+    ),
+    ("AWS::S3::Bucket", "s3:PutInventoryConfiguration", UNUSED),
+    ("AWS::S3::Bucket", "s3:PutMetricsConfiguration", UNUSED),
+    (
+        "AWS::S3::Bucket",
+        "s3:DeleteBucketMetricsConfiguration",
+        UNUSED,
+    ),
+    ("AWS::S3::Bucket", "s3:DeleteBucketEncryption", UNUSED),
+    ("AWS::S3::Bucket", "s3:DeleteBucketLifecycle", UNUSED),
+    (
+        "AWS::S3::Bucket",
+        "s3:CreateBucketMetadataTableConfiguration",
+        UNUSED,
+    ),
+    (
+        "AWS::S3::Bucket",
+        "s3:DeleteBucketMetadataTableConfiguration",
+        UNUSED,
+    ),
+    ("AWS::S3::Bucket", "s3:UpdateBucketMetadata*", UNUSED),
+    ("AWS::S3::Bucket", "s3tables:*", UNUSED),
+    ("AWS::S3::Bucket", "iam:PassRole", UNUSED),
     (
         "AWS::EC2::EIP",
         "ec2:AcceptAddressTransfer",
@@ -283,6 +337,7 @@ const NOT_NEEDED: &[(&str, &str, &str)] = &[
 const KEY: &str = "only with KmsKeyArn, and docs/ACCOUNT.md says which";
 const IMPORT: &str = "the table begins empty, without an import or a replica";
 const STREAM: &str = "the table's stream is DynamoDB's own";
+const UNUSED: &str = "the bucket of the files of runs has none of that";
 const REPLICA: &str = "the table is in one region";
 const ONE_ADDRESS: &str = "the NAT gateway keeps its one address";
 const NOTHING_IN: &str = "the group lets nothing in";
@@ -510,6 +565,7 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
         | "AWS::ECS::Cluster"
         | "AWS::Events::Rule"
         | "AWS::Lambda::Function"
+        | "AWS::S3::Bucket"
         | "AWS::SQS::Queue" => {
             vec![arn()]
         }
@@ -521,6 +577,7 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
         "AWS::Lambda::Permission" | "AWS::Lambda::EventInvokeConfig" => {
             vec![stack.arn("lambda", &format!("function:{}", property("FunctionName")))]
         }
+        "AWS::S3::BucketPolicy" => vec![format!("arn:aws:s3:::{}", property("Bucket"))],
         "AWS::SQS::QueuePolicy" => {
             let queues = properties["Queues"]
                 .as_array()

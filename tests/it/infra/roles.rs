@@ -29,6 +29,17 @@ pub(crate) const ARGUED: &[(&str, &str, &str)] = &[
         LAMBDA_SOURCE,
     ),
     ("StateTrackerRole", "dynamodb:ListStreams", LAMBDA_SOURCE),
+    ("SubmitRole", "s3:PutObject", SIGNED),
+    (
+        "SubmitRole",
+        "s3:GetObject",
+        "looks whether a file is there whose parts were put together before",
+    ),
+    (
+        "QueryRole",
+        "s3:ListBucket",
+        "lets S3 say that a list of files is missing, not that it is forbidden",
+    ),
     ("SubmitRole", "dynamodb:BatchGetItem", ONE_SET),
     ("LauncherRole", "dynamodb:BatchGetItem", ONE_SET),
     (
@@ -59,6 +70,7 @@ pub(crate) const ARGUED: &[(&str, &str, &str)] = &[
         "stops what is long past its time",
     ),
 ];
+const SIGNED: &str = "signs a request that the runner of a task makes";
 const ONE_SET: &str = "all functions read records by one set of permissions, and this one reads nothing that GetItem does not";
 const NO_ANSWER: &str = "asks ECS when RunTask's answer never came and its token may have ended";
 const LAMBDA_LOGS: &str = "Lambda writes what the function prints";

@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use domain::key::Caller;
 use domain::{
     Timestamp,
+    attempt_secret::AttemptSecret,
     ecs::Task,
     execution::{Execution, ExecutionStatus, Outcome},
     git_access::GitAccess,
@@ -87,11 +88,18 @@ fn story(
         .now_or_never()
         .unwrap()
         .unwrap();
-    let run_task = task::run_task(&submitted, &arn, NONCE, &GitAccess::default(), &settings);
+    let run_task = task::run_task(
+        &submitted,
+        &arn,
+        &AttemptSecret::of_text(NONCE.into()),
+        &GitAccess::default(),
+        &settings,
+    );
     let launched = submitted
         .launching(
             LaunchPlan {
                 nonce: NONCE.into(),
+                token_hash: None,
                 run_task: run_task.clone(),
             },
             start(),

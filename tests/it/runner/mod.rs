@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::git_server::git;
 
 /// The program, put down once for all tests of this process.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PUT: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
         let folder = tempfile::tempdir().expect("a folder");
         let path = local::runner_program::install(folder.path()).expect("it is written");
@@ -109,7 +109,7 @@ fn order(folder: &Path, repo: &str, further: Value) -> Value {
 }
 
 /// Starts a subcommand of the program, and gives it its order.
-fn start(command: &mut Command, subcommand: &[&str], order: &Value) -> Child {
+pub(crate) fn start(command: &mut Command, subcommand: &[&str], order: &Value) -> Child {
     let mut child = command
         .args(subcommand)
         .stdin(Stdio::piped())

@@ -93,7 +93,7 @@ fn a_wrong_or_revoked_key_a_weak_one_and_an_oversize_body_are_refused() {
         );
     }
     let admin = world.api().1;
-    let large = json!({"command": "x".repeat(70_000)}).to_string();
+    let large = json!({"command": "x".repeat(2 * 1024 * 1024)}).to_string();
     let (status, text) = world.call("POST", "/execute", &admin, Some(large));
     assert!(
         status == 413 && text.contains("body_too_large"),

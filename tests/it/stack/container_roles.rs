@@ -40,9 +40,12 @@ fn use_all(world: &mut World) {
         "API_PASSWORD",
         "--lock",
         "a",
+        "--artifact",
+        "f",
         "cat f",
     ];
     world.run(&exec).exits(0);
+    world.run(&["artifacts", "list"]).exits(0);
     world
         .run(&["keys", "create", "ci", "--role", "submit"])
         .exits(0);

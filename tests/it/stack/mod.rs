@@ -5,12 +5,14 @@
 //! invokes the state tracker.
 
 mod container_announcement;
+mod container_artifacts;
 mod container_bulk;
 mod container_dead_letters;
 mod container_definitions;
 mod container_images;
 mod container_life;
 mod container_logs;
+mod container_requests;
 mod container_roles;
 mod container_runs;
 mod container_secrecy;

@@ -9,7 +9,7 @@ use domain::{
     execution::Execution,
     group::{GroupWork, GroupWorkKind},
     history::{Cursor, Filter, Loaded, Page},
-    id::ExecutionId,
+    id::{AttemptId, ExecutionId},
     key::KeyRecord,
     limit::{Admission, Allocation, LimitKey, RateKey},
     ports::{Claim, Created, UpdateError},
@@ -18,6 +18,7 @@ use domain::{
     scheduler::state::LimitState,
     secret::SecretRecord,
     stored,
+    upload::UploadBatch,
 };
 
 use super::{backlog::Backlog, find::Names, meter::Meter};
@@ -70,6 +71,8 @@ pub(super) struct State {
     pub(super) buckets: BTreeMap<RateKey, TokenBucket>,
     /// Group work by kind and group.
     pub(super) group_work: BTreeMap<(GroupWorkKind, Name), Work>,
+    /// What attempts may upload, by batch.
+    pub(super) uploads: BTreeMap<(AttemptId, u32), UploadBatch>,
     pub(super) bookmark: Option<Cursor>,
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,

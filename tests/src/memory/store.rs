@@ -11,18 +11,19 @@ use domain::{
     execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
-    id::{ExecutionId, Submission},
+    id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey, Usage},
     ports::{
         Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
-        SweepStore, Update, UpdateError, WriteStore,
+        SweepStore, Update, UpdateError, UploadRecords, WriteStore,
     },
     principal::Principal,
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
     secret::SecretRecord,
+    upload::UploadBatch,
 };
 
 use super::{
@@ -419,6 +420,32 @@ impl Definitions for MemoryStore {
             state.definitions.remove(hash);
         }
         Ok(())
+    }
+}
+
+impl UploadRecords for MemoryStore {
+    async fn upload_batch(
+        &self,
+        attempt: &AttemptId,
+        number: u32,
+    ) -> Result<Option<UploadBatch>, PortError> {
+        let key = (attempt.clone(), number);
+        Ok(self.state().uploads.get(&key).cloned())
+    }
+
+    async fn begin_upload_batch(
+        &self,
+        attempt: &AttemptId,
+        batch: &UploadBatch,
+        _expires_at: Timestamp,
+    ) -> Result<UploadBatch, PortError> {
+        let key = (attempt.clone(), batch.number);
+        let mut state = self.state();
+        Ok(state
+            .uploads
+            .entry(key)
+            .or_insert_with(|| batch.clone())
+            .clone())
     }
 }
 

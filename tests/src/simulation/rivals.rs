@@ -8,6 +8,7 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    attempt_secret::AttemptSecret,
     ecs::RunTaskInput,
     execution::Execution,
     git_access::GitAccess,
@@ -56,7 +57,7 @@ fn input(execution: &Execution, plan: &LaunchPlan, definition: &str) -> RunTaskI
     task::run_task(
         execution,
         definition,
-        &"0".repeat(32),
+        &AttemptSecret::of_bits(0),
         &GitAccess::default(),
         &settings(&plan.account),
     )

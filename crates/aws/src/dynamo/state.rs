@@ -7,6 +7,7 @@
 use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
+    artifact::{UploadSummary, Uploaded},
     container::MAIN,
     ecs::{Container, StopCode, Task, TaskArn, TaskStatus},
     error::Corrupt,
@@ -108,6 +109,9 @@ struct AttemptItem {
     pool: Option<CapacityPool>,
     cpu: u32,
     nonce: String,
+    /// Only an attempt whose runner calls our API has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     input: Option<InputItem>,
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
@@ -179,8 +183,21 @@ struct MarkerFactsItem {
     #[serde(default, skip_serializing_if = "is_default")]
     timed_out: bool,
     failure: Option<String>,
+    /// A record from before artifacts has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uploaded: Option<UploadedItem>,
     #[serde(default, skip_serializing_if = "is_default")]
     complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct UploadedItem {
+    #[serde(with = "ts_milliseconds")]
+    at: Timestamp,
+    files: u32,
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -366,6 +383,7 @@ impl AttemptItem {
             pool: Some(attempt.pool).filter(|pool| *pool != execution.pool),
             cpu: attempt.cpu,
             nonce: attempt.nonce.clone(),
+            token: attempt.token_hash.clone(),
             input: attempt
                 .run_task
                 .as_ref()
@@ -418,6 +436,7 @@ impl AttemptItem {
             gone: self.gone,
             closed: self.closed.as_ref().map(EndItem::end),
             nonce: self.nonce,
+            token_hash: self.token,
         })
     }
 }
@@ -481,6 +500,28 @@ impl TaskItem {
     }
 }
 
+impl UploadedItem {
+    fn of(uploaded: &Uploaded) -> Self {
+        Self {
+            at: uploaded.at,
+            files: uploaded.summary.files,
+            bytes: uploaded.summary.bytes,
+            why: uploaded.summary.reason.clone(),
+        }
+    }
+
+    fn uploaded(self) -> Uploaded {
+        Uploaded {
+            at: self.at,
+            summary: UploadSummary {
+                files: self.files,
+                bytes: self.bytes,
+                reason: self.why,
+            },
+        }
+    }
+}
+
 impl MarkerFactsItem {
     fn of(facts: &MarkerFacts) -> Self {
         Self {
@@ -491,6 +532,7 @@ impl MarkerFactsItem {
             exit: facts.exit,
             timed_out: facts.timed_out,
             failure: facts.set_up_failure.clone(),
+            uploaded: facts.uploaded.as_ref().map(UploadedItem::of),
             complete: facts.complete,
         }
     }
@@ -504,6 +546,7 @@ impl MarkerFactsItem {
             exit: self.exit,
             timed_out: self.timed_out,
             set_up_failure: self.failure,
+            uploaded: self.uploaded.map(UploadedItem::uploaded),
             complete: self.complete,
         }
     }

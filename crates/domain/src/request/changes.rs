@@ -74,6 +74,14 @@ pub struct Changes {
     pub retry_on: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// All patterns; they replace the earlier list. An empty list keeps no files.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given::given_texts"
+    )]
+    pub artifacts: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifacts_on: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +142,11 @@ impl Changes {
         replace(&mut request.retries, self.retries);
         replace_list(&mut request.retry_on, self.retry_on);
         replace(&mut request.name, self.name);
+        if self.artifacts.as_ref().is_some_and(Vec::is_empty) {
+            request.artifacts_on = None;
+        }
+        replace_list(&mut request.artifacts, self.artifacts);
+        replace(&mut request.artifacts_on, self.artifacts_on);
         replace(&mut request.idempotency_key, self.idempotency_key);
         replace(&mut request.task_role, self.task_role);
         replace(&mut request.registry_secret, self.registry_secret);
@@ -179,6 +192,8 @@ impl From<SubmitRequest> for Changes {
             retries: request.retries,
             retry_on: given(request.retry_on),
             name: request.name,
+            artifacts: given(request.artifacts),
+            artifacts_on: request.artifacts_on,
             idempotency_key: request.idempotency_key,
             task_role: request.task_role,
             registry_secret: request.registry_secret,

@@ -38,6 +38,21 @@ pub enum RetryOn {
     Failure,
 }
 
+/// After which end of a command its files are kept.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactsOn {
+    /// After every end, also after a timeout and a cancel.
+    #[default]
+    Always,
+    /// After exit code 0 only.
+    Success,
+    /// After every other end only.
+    Failure,
+}
+
 /// A text that is not one of the choices.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{} is not known: use {allowed}", shown(text))]
@@ -80,6 +95,7 @@ macro_rules! spelling {
 // our spelling.
 spelling!(Arch, "`arm64` or `x86_64`", Arm64 => "arm64" | "aarch64", X86_64 => "x86_64" | "amd64");
 spelling!(Capacity, "`spot` or `on-demand`", Spot => "spot", OnDemand => "on-demand");
+spelling!(ArtifactsOn, "`always`, `success` or `failure`", Always => "always", Success => "success", Failure => "failure");
 spelling!(RetryOn, "`spot`, `host` or `failure`", Spot => "spot", Host => "host", Failure => "failure");
 
 #[cfg(test)]

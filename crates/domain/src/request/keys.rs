@@ -32,7 +32,7 @@ const fn of_one_run(name: &'static str, flags: &'static [&'static str]) -> Reque
 }
 
 /// All keys, in the order of the manual.
-pub const KEYS: [RequestKey; 25] = [
+pub const KEYS: [RequestKey; 27] = [
     of_one_run("action", &[]),
     of_one_run("command", &[]),
     key("repo", &["--repo", "--no-repo"]),
@@ -55,6 +55,8 @@ pub const KEYS: [RequestKey; 25] = [
     key("retries", &["--retries"]),
     key("retry_on", &["--retry-on"]),
     key("name", &["--name"]),
+    key("artifacts", &["--artifact"]),
+    key("artifacts_on", &["--artifacts-on"]),
     key("task_role", &["--task-role"]),
     key("registry_secret", &["--registry-secret"]),
     of_one_run("idempotency_key", &["--idempotency-key"]),

@@ -7,9 +7,10 @@ use std::str::FromStr;
 
 use super::text::shown;
 use super::{
-    CommandLine, Defaults, Depth, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest,
-    MAX_PARALLEL_MAX, PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName,
-    SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
+    ARTIFACT_GLOBS_MAX, ArtifactGlob, Artifacts, CommandLine, Defaults, Depth, Env, EnvName,
+    FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX, PRIORITY_MAX, Place,
+    RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize,
+    Timeout, env,
 };
 
 impl SubmitRequest {
@@ -52,6 +53,7 @@ impl SubmitRequest {
             retries: faults.retries(self.retries, &self.retry_on),
             retry_on: faults.retry_on(&self.retry_on),
             name: faults.parsed("name", self.name),
+            artifacts: faults.artifacts(&self.artifacts, self.artifacts_on),
             idempotency_key: faults.parsed("idempotency_key", self.idempotency_key),
             task_role: faults.parsed("task_role", self.task_role),
             registry_secret: faults.parsed("registry_secret", self.registry_secret),
@@ -80,7 +82,7 @@ struct Faults(Vec<FieldError>);
 impl Faults {
     fn none_in(mut self, launch: LaunchRequest) -> Result<LaunchRequest, Vec<FieldError>> {
         if self.0.is_empty() {
-            self.0.extend(crate::task::budget_fault(&launch));
+            self.0.extend(super::bytes::faults(&launch));
         }
         if self.0.is_empty() {
             Ok(launch)
@@ -294,6 +296,47 @@ impl Faults {
             "max_parallel",
             fitting.ok_or(format!("is {wanted}: use 1 to {MAX_PARALLEL_MAX}")),
         )
+    }
+
+    fn artifacts(&mut self, globs: &[String], on: Option<String>) -> Option<Artifacts> {
+        let is_asked = on.is_some();
+        let on = self.parsed("artifacts_on", on).unwrap_or_default();
+        if globs.is_empty() {
+            if is_asked {
+                self.add(
+                    "artifacts_on",
+                    "is given without files to keep: add `artifacts`, or leave it out",
+                );
+            }
+            return None;
+        }
+        if globs.len() > ARTIFACT_GLOBS_MAX {
+            let words = format!(
+                "has {} patterns, the limit is {ARTIFACT_GLOBS_MAX}: name folders instead of files",
+                globs.len()
+            );
+            self.add("artifacts", words);
+        }
+        let mut seen = BTreeSet::new();
+        let mut checked = Vec::new();
+        for (index, glob) in globs.iter().enumerate() {
+            let field = format!("artifacts[{index}]");
+            let read = self.keep(&field, glob.parse::<ArtifactGlob>());
+            if !seen.insert(glob) {
+                self.add(
+                    &field,
+                    format!("{} is given twice: give it once", shown(glob)),
+                );
+            }
+            checked.extend(read);
+        }
+        if checked.len() == globs.len() && checked.iter().all(ArtifactGlob::is_exception) {
+            self.add(
+                "artifacts",
+                "only leaves files out: add a pattern that takes some, as in `**`",
+            );
+        }
+        Some(Artifacts { globs: checked, on })
     }
 
     fn retries(&mut self, retries: Option<i64>, retry_on: &[String]) -> u8 {

@@ -21,6 +21,7 @@ use tokio::{
 use runner::order::GitProgram;
 
 use crate::{
+    artifacts::LocalArtifacts,
     database::{Database, Limits, WorkerId},
     failpoint,
     liveness::{Alive, Workers},
@@ -83,12 +84,14 @@ impl MachineParts {
         let secrets = SecretFiles::new(dir.join("secrets"));
         let settings = watch::Sender::new(Arc::new(settings(options.bounds.own())));
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
+        let artifacts = LocalArtifacts::new(dir.join("artifacts"));
         let (sender, reports) = mpsc::unbounded_channel();
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let setup = Setup {
             tasks_dir: dir.join("tasks"),
             programs_dir: dir.join("programs"),
             remains: Remains::new(dir.join("remains")),
+            artifacts: artifacts.clone(),
             home,
             secrets: secrets.clone(),
             host_only: options.host_only,
@@ -110,6 +113,7 @@ impl MachineParts {
             queue,
             tasks,
             logs,
+            artifacts,
             secrets,
             registered,
             pace,
@@ -401,6 +405,7 @@ pub(super) fn settings(limits: Limits) -> Settings {
         quotas: Quotas::from([(CapacityPool::Machine, Quota { cpu, rate })]),
         run_task_rate: None,
         runner_images: None,
+        artifacts: None,
         spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,

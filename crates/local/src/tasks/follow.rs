@@ -26,7 +26,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::{
-    STOP_SECONDS, TaskOrigin, TaskReport, TasksInner,
+    TaskOrigin, TaskReport, TasksInner,
     job::{FollowError, Job, Runtime, environment, from_environment},
     order, task_id,
 };
@@ -266,6 +266,8 @@ impl TasksInner {
             &self.host.folders(job.id()),
             self.logs.path(job.id()),
             self.setup.git,
+            job.attempt()
+                .map(|attempt| self.setup.artifacts.folder(&attempt)),
         );
         let gated = match self.host.start(job.id(), &order).await {
             Ok(gated) => gated,
@@ -383,7 +385,7 @@ impl TasksInner {
     }
 
     /// When a stop is requested: sends TERM to the keeper, which passes it on, and KILL to
-    /// everything after [`STOP_SECONDS`].
+    /// everything after [`Job::stop_seconds`].
     async fn stop_process(
         &self,
         job: &Job,
@@ -392,7 +394,7 @@ impl TasksInner {
     ) -> Infallible {
         self.stop_asked(job.arn(), stop).await;
         process.signal(Signal::TERM);
-        tokio::time::sleep(Duration::from_secs(STOP_SECONDS.into())).await;
+        tokio::time::sleep(Duration::from_secs(job.stop_seconds().into())).await;
         host::kill(process, &job.input.started_by).await;
         std::future::pending().await
     }
@@ -406,7 +408,7 @@ impl TasksInner {
         stop: watch::Receiver<()>,
     ) -> Infallible {
         self.stop_asked(job.arn(), stop).await;
-        engine.stop(id, STOP_SECONDS).await;
+        engine.stop(id, job.stop_seconds()).await;
         std::future::pending().await
     }
 
@@ -469,7 +471,10 @@ impl TasksInner {
     pub(super) async fn close(&self, job: &mut Job) -> Result<(), FollowError> {
         if let Some(id) = job.container_id() {
             match self.engine().await {
-                Ok(engine) => engine.remove(&id).await,
+                Ok(engine) => {
+                    self.take_files(job, engine, &id).await;
+                    engine.remove(&id).await;
+                }
                 Err(error) => {
                     tracing::warn!(
                         task_id = job.id(),
@@ -489,6 +494,22 @@ impl TasksInner {
             }
         };
         self.write_down(job, None, clean_up).await
+    }
+
+    /// Takes the files that are to be kept out of the container. They are lost if the engine or the
+    /// disk fails: the run itself has its end.
+    async fn take_files(&self, job: &Job, engine: &ContainerRunner, id: &str) {
+        let Some(attempt) = job.attempt().filter(|_| job.keeps_files()) else {
+            return;
+        };
+        let into = self.setup.artifacts.folder(&attempt);
+        if let Err(error) = engine.take_files(id, &into).await {
+            tracing::error!(
+                task_id = job.id(),
+                error,
+                "files that are to be kept are lost"
+            );
+        }
     }
 
     /// Records a task that cannot be followed as failed with its host, which is the truth.
@@ -599,6 +620,7 @@ impl TasksInner {
             cpu: job.input.overrides.cpu.parse().unwrap_or_default(),
             memory: job.input.overrides.memory.parse().unwrap_or_default(),
             arch: job.definition.arch,
+            keeps_files: job.keeps_files(),
             may_have_started: origin == TaskOrigin::FoundAgain,
         })
     }

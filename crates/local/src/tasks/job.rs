@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, io};
 
 use domain::{
     Timestamp,
-    container::MAIN,
-    container::variable as names,
+    attempt_secret::AttemptSecret,
+    container::{self, MAIN, variable as names},
     ecs::{Container, RunTaskInput, Task, TaskStatus},
+    id::AttemptId,
     ports::PortError,
     request::ImageRef,
     task::TaskDefinition,
@@ -15,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{DEFINITION, RUNTIME, TASK, task_id};
 use crate::{database::TaskRow, form, process::ProcessId};
+
+/// How long after TERM a task without files to keep is killed, in seconds.
+const STOP_SECONDS: u32 = 15;
 
 /// The process or container of a task, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +73,7 @@ impl Job {
             None => host_only,
         };
         let image = definition.image.clone().filter(|_| !on_host);
-        let nonce = variable(&input, names::NONCE);
+        let nonce = nonce(&input);
         Ok(Self {
             task: form::parsed(TASK, &row.task)?,
             definition,
@@ -84,6 +88,25 @@ impl Job {
     pub(super) fn container_id(&mut self) -> Option<String> {
         self.image.as_ref()?;
         self.container().runtime_id.clone()
+    }
+
+    /// The attempt that it runs.
+    pub(super) fn attempt(&self) -> Option<AttemptId> {
+        self.input.started_by.parse().ok()
+    }
+
+    /// Whether files are to be kept after its end.
+    pub(super) fn keeps_files(&self) -> bool {
+        !variable(&self.input, names::ARTIFACTS).is_empty()
+    }
+
+    /// How long after TERM it is killed: the runner's own grace of 10 s, plus time for it to finish
+    /// (DESIGN §6). With files to keep it is as long as on AWS.
+    pub(super) fn stop_seconds(&self) -> u32 {
+        match self.keeps_files() {
+            true => container::STOP_SECONDS,
+            false => STOP_SECONDS,
+        }
     }
 
     pub(super) fn arn(&self) -> &str {
@@ -109,6 +132,14 @@ impl Job {
         let container = self.container();
         (container.last_status, container.runtime_id) =
             (Some(TaskStatus::Running), Some(runtime_id));
+    }
+}
+
+/// The nonce of a task's marker lines: its own variable, or made of its secret.
+fn nonce(input: &RunTaskInput) -> String {
+    match variable(input, names::SECRET) {
+        secret if secret.is_empty() => variable(input, names::NONCE),
+        secret => AttemptSecret::of_text(secret.into()).nonce(),
     }
 }
 

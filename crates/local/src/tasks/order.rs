@@ -7,7 +7,7 @@ use std::{
 
 use domain::request::{Place, RepoUrl};
 use runner::order::{
-    FetchOrder, GitProgram, NetworkSettings, RepositorySource, RunOrder, TaskVariables,
+    FetchOrder, GitProgram, KeepIn, NetworkSettings, RepositorySource, RunOrder, TaskVariables,
 };
 use secrecy::SecretString;
 
@@ -22,22 +22,28 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The order for the keeper of a task on the host with these variables and secrets.
+/// The order for the keeper of a task on the host with these variables and secrets. Files to keep
+/// go into the folder `kept`.
 pub(super) fn run(
     variables: Vec<(String, String)>,
     secrets: Vec<(String, SecretString)>,
     folders: &Folders,
     log: PathBuf,
     git: GitProgram,
+    kept: Option<PathBuf>,
 ) -> RunOrder {
     let clean = host::clean_environment(folders).into_iter();
     let mut task = task_variables(clean.chain(variables), secrets);
     let fetch = fetch(&mut task, git, |repo| folders.work.join(repo.folder_name()));
-    task.into_order(
-        Some(folders.work.clone()),
-        fetch.map(|fetch| RepositorySource::Fetch(Box::new(fetch))),
-        Some(log),
-    )
+    let artifacts = task.artifacts.take();
+    RunOrder {
+        artifacts: artifacts.zip(kept.map(KeepIn::Folder)),
+        ..task.into_order(
+            Some(folders.work.clone()),
+            fetch.map(|fetch| RepositorySource::Fetch(Box::new(fetch))),
+            Some(log),
+        )
+    }
 }
 
 /// The order to fetch the repository of a task in a container, if it has one, into this folder.

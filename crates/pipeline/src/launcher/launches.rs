@@ -3,6 +3,7 @@
 
 use chrono::TimeDelta;
 use domain::{
+    attempt_secret::AttemptSecret,
     cause::Cause,
     ecs::{RunTaskInput, Task},
     execution::{Attempt, Execution},
@@ -24,7 +25,7 @@ use domain::{
         state::{Answer, Learned},
         watch::{NAP_MAX, NAP_MIN},
     },
-    task::{self, TaskDefinition},
+    task::{self, AttemptProof, TaskDefinition},
     transition::{LaunchPlan, Observation},
 };
 use futures_util::future::{join, join_all};
@@ -318,9 +319,14 @@ where
             .await?
         {
             Ensured::Ready(arn) => {
-                let nonce = format!("{:032x}", self.system.bits());
-                let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
-                let after = before.launching(LaunchPlan { nonce, run_task }, now);
+                let secret = AttemptSecret::of_bits(self.system.bits());
+                let proof = AttemptProof::of(&before.request, &secret, self.settings);
+                let plan = LaunchPlan {
+                    nonce: proof.nonce(),
+                    token_hash: proof.token_hash(),
+                    run_task: task::run_task(before, &arn, &secret, &git, self.settings),
+                };
+                let after = before.launching(plan, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
             }
             Ensured::Soon => Ok(Ready::Soon),

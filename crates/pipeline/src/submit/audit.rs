@@ -122,6 +122,9 @@ fn action(route: &Route) -> Option<&'static str> {
         Route::List
         | Route::Get(_)
         | Route::Logs(_)
+        | Route::Artifacts(_)
+        | Route::Upload(_)
+        | Route::AttemptRequest(_)
         | Route::Group(_)
         | Route::ListKeys
         | Route::Whoami

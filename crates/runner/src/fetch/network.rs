@@ -65,7 +65,7 @@ impl ReceivedBytes {
 }
 
 /// The ways to a server.
-pub(super) struct Network {
+pub(crate) struct Network {
     runtime: Runtime,
     settings: NetworkSettings,
     /// Made when it is first needed: it reads certificates.
@@ -79,7 +79,7 @@ impl Network {
     ///
     /// # Errors
     /// When the system does not allow it.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &NetworkSettings,
         received: ReceivedBytes,
     ) -> Result<Self, FetchFault> {
@@ -99,7 +99,7 @@ impl Network {
     }
 
     /// Waits for a future.
-    pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         self.received.awaiting(|| self.runtime.block_on(future))
     }
 
@@ -107,7 +107,7 @@ impl Network {
     ///
     /// # Errors
     /// When a setting cannot be read.
-    pub(super) fn client(&self) -> Result<&reqwest::Client, FetchFault> {
+    pub(crate) fn client(&self) -> Result<&reqwest::Client, FetchFault> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }

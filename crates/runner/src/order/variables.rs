@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use domain::{
+    attempt_secret::AttemptSecret,
     container::{self, variable},
     git::GitHost,
-    request::{CommandLine, Depth, RepoUrl},
+    request::{Artifacts, CommandLine, Depth, RepoUrl},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram, NetworkSettings, Proof,
-    RepositorySource, RunOrder,
+    AttemptAccess, Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram,
+    NetworkSettings, Proof, RepositorySource, RunOrder,
 };
 
 /// The seconds between TERM and KILL (DESIGN §6).
@@ -27,6 +28,10 @@ pub const SET_UP_SECONDS: u64 = 600;
 pub struct TaskVariables {
     /// The attempt's nonce.
     pub nonce: SecretString,
+    /// The way to our API, if the attempt calls it.
+    pub access: Option<AttemptAccess>,
+    /// Whether the other variables of the request are to be asked for.
+    pub asks_for_request: bool,
     /// The command.
     pub command: CommandLine,
     /// How many seconds the command may run.
@@ -57,6 +62,8 @@ pub struct TaskVariables {
     pub key: Option<SecretString>,
     /// The host keys to trust.
     pub known_hosts: Option<String>,
+    /// The files to keep.
+    pub artifacts: Option<Artifacts>,
     /// The command's own variables.
     pub environment: BTreeMap<String, EnvironmentValue>,
 }
@@ -65,21 +72,36 @@ impl TaskVariables {
     /// Takes a task's variables apart. Of two with one name the later one counts.
     pub fn of(given: impl IntoIterator<Item = (String, SecretString)>) -> Self {
         let mut given: BTreeMap<_, _> = given.into_iter().collect();
+        let attempt = given.get(variable::ATTEMPT_ID).cloned();
         let mut secret = |name: &str| {
             given
                 .remove(name)
                 .filter(|value| !value.expose_secret().is_empty())
         };
-        let nonce = secret(variable::NONCE).unwrap_or_default();
+        let attempt = attempt.map(|id| id.expose_secret().to_owned());
+        let own = secret(variable::SECRET).map(AttemptSecret::of_text);
+        let nonce = match &own {
+            Some(own) => own.nonce().into(),
+            None => secret(variable::NONCE).unwrap_or_default(),
+        };
         let (token, key) = (secret(variable::GIT_TOKEN), secret(variable::SSH_KEY));
-        let mut text = |name| secret(name).map(|value| value.expose_secret().to_owned());
+        let mut text = |name: &str| secret(name).map(|value| value.expose_secret().to_owned());
         let is_words = text(variable::WORDS).is_some();
-        let command = text(variable::COMMAND).unwrap_or_default();
+        let pieces = (0..).map_while(|number| text(&variable::command_piece(number)));
+        let command = pieces.collect::<String>();
         let words = is_words
             .then(|| CommandLine::from_shell(&command))
             .flatten();
         let taken = Self {
             nonce,
+            access: own
+                .zip(text(variable::API))
+                .map(|(own, api)| AttemptAccess {
+                    api,
+                    attempt: attempt.unwrap_or_default(),
+                    token: own.token().expose().to_owned().into(),
+                }),
+            asks_for_request: text(variable::REQUEST).is_some(),
             token,
             key,
             command: words.unwrap_or(CommandLine::Text(command)),
@@ -99,8 +121,18 @@ impl TaskVariables {
             key_hosts: text(variable::SSH_KEY_HOSTS),
             username: text(variable::GIT_USERNAME),
             known_hosts: text(variable::KNOWN_HOSTS),
+            artifacts: text(variable::ARTIFACTS).and_then(|globs| {
+                let on = text(variable::ARTIFACTS_ON).and_then(|on| on.parse().ok());
+                Some(Artifacts {
+                    globs: serde_json::from_str(&globs).ok()?,
+                    on: on.unwrap_or_default(),
+                })
+            }),
             environment: BTreeMap::new(),
         };
+        for own in [variable::ARTIFACTS_ON, variable::NONCE, variable::API] {
+            given.remove(own);
+        }
         given.remove(variable::HELD);
         // The request's variables go before those of its container or host with the same name.
         let (held, mut environment): (Vec<_>, Vec<_>) = given
@@ -161,7 +193,7 @@ impl TaskVariables {
         Credentials(basic.into_iter().chain(key).collect())
     }
 
-    /// The order for the command's keeper.
+    /// The order for the command's keeper. It keeps no files: where they go is for the caller to say.
     #[must_use]
     pub fn into_order(
         self,
@@ -175,7 +207,9 @@ impl TaskVariables {
             environment: self.environment,
             folder,
             source,
+            failure: None,
             note: self.note,
+            artifacts: None,
             timeout_seconds: self.timeout_seconds,
             grace_seconds: self.grace_seconds,
             set_up_seconds: SET_UP_SECONDS,
@@ -191,6 +225,8 @@ fn own_name(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use domain::request::ArtifactsOn;
+
     use super::*;
 
     fn taken(pairs: &[(&str, &str)]) -> TaskVariables {
@@ -203,6 +239,9 @@ mod tests {
         let variables = taken(&[
             (variable::COMMAND, "exec true"),
             (variable::NONCE, "0123"),
+            (variable::SECRET, "4567"),
+            (variable::API, "https://api.example/prod"),
+            (variable::REQUEST, "1"),
             (variable::TIMEOUT, "7"),
             (variable::REPO, "https://git.example/x"),
             (variable::REF, "main"),
@@ -218,6 +257,8 @@ mod tests {
             (variable::WORDS, "1"),
             (variable::WITHOUT, "why"),
             (variable::GRACE, "3"),
+            (variable::ARTIFACTS, "[\"dist/**\"]"),
+            (variable::ARTIFACTS_ON, "success"),
             (variable::HELD, "PATH"),
             ("MYCLI_ENV_PATH", "/of/the/request"),
             ("PATH", "/of/the/image"),
@@ -230,6 +271,9 @@ mod tests {
         assert_eq!(path, "/of/the/request");
         assert_eq!(variables.command, CommandLine::Words(vec!["true".into()]));
         assert_eq!(variables.depth, Depth::Full);
+        let artifacts = variables.artifacts.expect("files to keep");
+        assert_eq!(artifacts.globs, ["dist/**".parse().expect("a pattern")]);
+        assert_eq!(artifacts.on, ArtifactsOn::Success);
         assert_eq!(
             (variables.timeout_seconds, variables.grace_seconds),
             (Some(7), 3)
