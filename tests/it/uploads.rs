@@ -1,5 +1,5 @@
-//! Uploads: the runner as mycli carries it, the handler that signs its requests, and a store of files
-//! that takes only what was signed.
+//! Uploads: the runner as mycli carries it, the handler that signs its requests, and a store of
+//! files that takes only what was signed.
 
 use std::{
     collections::BTreeMap,
@@ -358,7 +358,7 @@ impl World {
     }
 }
 
-/// What an upload reports in the end.
+/// The last report of an upload.
 fn summary(child: Child) -> UploadSummary {
     let output = child.wait_with_output().expect("it ends");
     let reports = String::from_utf8(output.stdout).expect("text");
@@ -443,7 +443,7 @@ fn an_upload_outlasts_faults_that_pass() {
     assert!(world.files.kept(&world.attempt())["large"] == large[..]);
 }
 
-/// What S3 refuses for good is missing, and all else is there.
+/// A file that S3 refuses for good is missing, and all others are there.
 #[test]
 fn a_file_that_is_refused_is_told_and_the_others_are_kept() {
     let world =
@@ -498,7 +498,7 @@ fn an_upload_that_is_told_to_end_keeps_what_it_has() {
     assert_eq!(u32::try_from(kept).ok(), Some(summary.files));
 }
 
-/// Killed in the middle: what a manifest names is there.
+/// Killed in the middle: every file that a manifest names is there.
 #[test]
 fn an_upload_that_is_killed_leaves_whole_batches() {
     let world = World::new(|count, request| {

@@ -171,7 +171,7 @@ pub struct StoredFile {
     pub sha256: String,
 }
 
-/// What became of an attempt's files: the value of the marker line `uploaded`.
+/// The value of the marker line `uploaded`: the files that an attempt kept, and left out.
 ///
 /// It is written `<files>:<bytes>`, and `<files>:<bytes>:<reason>` if the set is not complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,7 +225,7 @@ impl UploadSummary {
 pub struct Uploaded {
     /// When the upload was over.
     pub at: Timestamp,
-    /// What is kept.
+    /// The files that are kept.
     #[serde(flatten)]
     pub summary: UploadSummary,
 }

@@ -1,8 +1,8 @@
 //! The secret of an attempt: the runner's proof that it is the runner of that attempt.
 //!
 //! It is in the stored input of `RunTask`, in the overrides and in ECS's events, and nowhere else.
-//! What is derived from it tells nothing about it: the nonce of the marker lines, which the record
-//! has, and the token for our API, of which the record has a hash.
+//! The values derived from it tell nothing about it: the nonce of the marker lines, which the
+//! record has, and the token for our API, of which the record has a hash.
 //!
 //! A run that needs nothing of our API has no token. Its nonce is made directly.
 

@@ -417,7 +417,7 @@ pub struct MarkerFacts {
     pub timed_out: bool,
     /// Why the set-up failed, if it did.
     pub set_up_failure: Option<String>,
-    /// What is kept of the command's files.
+    /// The files of the command that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uploaded: Option<Uploaded>,
     /// The log was read to its end after the task stopped: a marker that is missing here was not

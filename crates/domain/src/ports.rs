@@ -536,8 +536,8 @@ pub trait ArtifactWrites: Send + Sync {
         sha256: &str,
     ) -> impl Future<Output = Result<SignedRequest, PortError>> + Send;
 
-    /// Begins the only file of a batch, which comes in parts. Returns the id of its upload. What is
-    /// begun and not ended is removed after a day.
+    /// Begins the only file of a batch, which comes in parts. Returns the id of its upload. An
+    /// upload that is not ended is removed after a day.
     fn begin_large(
         &self,
         attempt: &AttemptId,

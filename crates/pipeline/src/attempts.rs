@@ -24,7 +24,7 @@ pub fn takes(request: &ApiGatewayProxyRequest) -> bool {
 }
 
 /// Returns the attempt that a request is about, and its execution, if the request has the attempt's
-/// token and the attempt is open. Whatever is wrong, the answer is the same, so that nobody learns
+/// token and the attempt is open. The answer is the same for every fault, so that nobody learns
 /// from it which attempts there are.
 ///
 /// # Errors

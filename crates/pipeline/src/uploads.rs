@@ -119,7 +119,8 @@ impl<S: ReadStore + UploadRecords, F: ArtifactWrites, A: Clock> Uploads<'_, S, F
             .store
             .begin_upload_batch(attempt, &batch, expires_at)
             .await;
-        // Another call may have been faster. What this one has begun in S3 is removed after a day.
+        // Another call may have been faster. The upload that this one has begun in S3 is removed
+        // after a day.
         same(step, recorded.map_err(failed)?)
     }
 

@@ -33,7 +33,7 @@ const DONE: &str = "done ";
 /// How a report begins after which more files may follow.
 const SO_FAR: &str = "so far ";
 
-/// What became of the files of a batch.
+/// The result for the files of a batch.
 #[derive(Debug, Default)]
 struct Kept {
     /// Whether the batch has its number: then it needs a manifest.
@@ -96,7 +96,7 @@ pub fn upload(order: &KeepOrder, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{DONE}{}", upload.summary().written())
 }
 
-/// What the reports of an upload amount to. `cut_off` is why a last report is missing.
+/// The last state that the reports of an upload tell. `cut_off` is why a last report is missing.
 #[must_use]
 pub fn last_report(reports: &str, cut_off: &str) -> UploadSummary {
     let last = reports.lines().next_back().unwrap_or_default();
@@ -175,7 +175,7 @@ impl<'a> Upload<'a> {
         self.lost.get_or_insert_with(first).1 += count;
     }
 
-    /// What is kept, and why not everything.
+    /// The files that are kept, and why not all.
     fn summary(&self) -> UploadSummary {
         let mut lost = self.lost.clone();
         for (why, count) in &self.collected.left_out {

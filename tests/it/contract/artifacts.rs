@@ -1,4 +1,4 @@
-//! The files of runs in S3: a request that was signed takes what it was signed for, and nothing else.
+//! The files of runs in S3: a signed request takes the bytes that it was signed for, and no others.
 
 use aws::artifacts::S3Artifacts;
 use domain::{
@@ -153,7 +153,7 @@ async fn a_manifest_is_read_back_from_emulated_s3() {
         Some(manifest)
     );
     assert_eq!(files.manifest(&attempt, 1).await.expect(ANSWERS), None);
-    // What is no manifest is told apart from what is missing.
+    // A broken manifest is told apart from a missing one.
     let request = files
         .sign_file(&attempt, 1, None, 5, &hash(b"12345"))
         .await

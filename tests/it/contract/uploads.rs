@@ -11,7 +11,7 @@ use super::{
     records::{Wish, at},
 };
 
-/// A batch is recorded once. Whoever comes later gets the first one.
+/// A batch is recorded once. A later caller gets the first one.
 async fn a_batch_is_recorded_once(store: &impl UploadRecords) {
     let execution = Wish::default().execution();
     let (one, other) = (execution.id.attempt(1), execution.id.attempt(2));

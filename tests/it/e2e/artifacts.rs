@@ -128,7 +128,7 @@ fn files_of_a_command_that_was_ended_are_kept() {
     assert_eq!(kept(&sandbox), ["log"]);
 }
 
-/// What a command can leave to break whoever keeps it, or gets it.
+/// Names by which a command may try to break the program that keeps or gets its files.
 #[test]
 fn hostile_names_neither_escape_nor_break() {
     let sandbox = Sandbox::new();

@@ -71,7 +71,7 @@ pub(super) struct State {
     pub(super) buckets: BTreeMap<RateKey, TokenBucket>,
     /// Group work by kind and group.
     pub(super) group_work: BTreeMap<(GroupWorkKind, Name), Work>,
-    /// What attempts may upload, by batch.
+    /// The files that attempts may upload, by batch.
     pub(super) uploads: BTreeMap<(AttemptId, u32), UploadBatch>,
     pub(super) bookmark: Option<Cursor>,
     pub(super) definitions: BTreeMap<String, Definition>,

@@ -1,9 +1,9 @@
-//! What a record tells of the files that its run leaves.
+//! The account that a record gives of the files of its run.
 
 use super::{Attempt, Execution};
 use crate::artifact::UploadSummary;
 
-/// What is known of a run's artifacts: of those of its last attempt.
+/// The state of a run's artifacts: of those of its last attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArtifactsState {
     /// Nothing is known yet: its command, or the upload, is not over.
@@ -13,7 +13,7 @@ pub enum ArtifactsState {
 }
 
 impl Execution {
-    /// What is known of its artifacts; `None` if it has none to keep.
+    /// The state of its artifacts; `None` if it has none to keep.
     #[must_use]
     pub fn artifacts(&self) -> Option<ArtifactsState> {
         let asked = self.request.artifacts.as_ref()?;

@@ -64,7 +64,7 @@ pub enum ArtifactGlobError {
     Malformed {
         /// The whole text.
         text: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
 }

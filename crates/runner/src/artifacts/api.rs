@@ -290,7 +290,7 @@ impl<'a> Api<'a> {
             .collect())
     }
 
-    /// Sends some of the contents. What is not sent when the time is over is missing.
+    /// Sends some of the contents. Those that are not sent when the time is over are missing.
     async fn send_some(
         &self,
         client: &Client,

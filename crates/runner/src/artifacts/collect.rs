@@ -29,7 +29,7 @@ pub(super) struct FoundFile {
     pub(super) mode: u32,
 }
 
-/// What was found.
+/// The files that were found.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     /// The files, the smallest first.
