@@ -7,9 +7,11 @@ use serde::Serialize;
 use crate::{
     Account, CallError, StackName,
     activity::{self, Activity, UnreadableRecord},
+    bucket::StackBucket,
     dead_letters::{DeadLetters, DeadQueue},
     install,
     log_writers::{self, Writers},
+    network::{self, NetworkFault, TaskNetwork},
     quotas::{self, KnownQuota, Pool},
     runner_image::RunnerRepository,
     secrets::{self, KeptSecret},
@@ -24,6 +26,8 @@ const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
 /// How long the first entry of a backlog may wait. An hour is the default timeout of the runs that
 /// it waits for.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+/// The stack's output that says that it has a bucket for files.
+const FILES_BUCKET: &str = "ArtifactsBucket";
 /// How many names of a longer list are shown, so that they fill a line or two.
 const NAMED: usize = 5;
 
@@ -52,6 +56,10 @@ pub struct Facts {
     pub secrets: Result<KeptSecret, String>,
     /// Whether the image of the runner that the stack names is in its repository.
     pub runner_image: Result<bool, String>,
+    /// Whether the bucket for files of runs is there; `None` if the stack has none yet.
+    pub files_bucket: Result<Option<bool>, String>,
+    /// The network that tasks are in; `None` if the stack made it.
+    pub network: Result<Option<TaskNetwork>, String>,
     /// The principals that may write into the log streams of tasks.
     pub log_writers: Result<Writers, String>,
     /// Whether the API accepts the configured key; `None` if that was not tried.
@@ -75,6 +83,8 @@ impl Facts {
             activity: Err(unknown()),
             secrets: Err(unknown()),
             runner_image: Err(unknown()),
+            files_bucket: Err(unknown()),
+            network: Err(unknown()),
             log_writers: Err(unknown()),
             api: None,
         }
@@ -94,6 +104,8 @@ impl Facts {
             activity: Err(no_stack()),
             secrets: Err(no_stack()),
             runner_image: Err(no_stack()),
+            files_bucket: Err(no_stack()),
+            network: Err(no_stack()),
             log_writers: Err(no_stack()),
             stack,
             ..Self::without_account(name, version, String::new())
@@ -127,6 +139,12 @@ impl Facts {
         self.runner_image = has_runner_image(account, &self.name, stack)
             .await
             .map_err(|error| error.to_string());
+        self.files_bucket = has_files_bucket(account, &self.name, stack)
+            .await
+            .map_err(|error| error.to_string());
+        self.network = network::look(account, stack)
+            .await
+            .map_err(|error| error.to_string());
         self.log_writers = log_writers::find(account, &self.name, stack)
             .await
             .map_err(|error| error.to_string());
@@ -152,6 +170,18 @@ async fn has_runner_image(
     match image.and_then(|image| image.split_once('@')) {
         Some((_, digest)) => RunnerRepository::new(account, name).has(digest).await,
         None => Ok(false),
+    }
+}
+
+/// Whether the bucket that the stack names for files is there.
+async fn has_files_bucket(
+    account: &Account,
+    name: &StackName,
+    stack: &StackView,
+) -> Result<Option<bool>, CallError> {
+    match stack.outputs.contains_key(FILES_BUCKET) {
+        true => StackBucket::files(account, name).exists().await.map(Some),
+        false => Ok(None),
     }
 }
 
@@ -252,6 +282,8 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         checks.extend(records(facts));
         checks.extend(waiting(facts));
         checks.push(runner_image(facts));
+        checks.extend(files_bucket(facts));
+        checks.extend(network_of_tasks(facts));
         checks.push(secrets_kept(facts));
         checks.push(log_writers(facts));
         checks.extend(facts.api.as_ref().map(|api| key(facts, api)));
@@ -531,6 +563,70 @@ fn runner_image(facts: &Facts) -> Check {
     }
 }
 
+fn files_bucket(facts: &Facts) -> Option<Check> {
+    let name = "files bucket";
+    Some(match &facts.files_bucket {
+        Ok(None) => return None,
+        Ok(Some(true)) => Check::ok(name, "files of runs are kept in it"),
+        Ok(Some(false)) => Check::wrong(
+            name,
+            "the bucket for files of runs is gone, so no files are kept",
+            "make an empty bucket of that name again (`aws s3 mb`); the lifecycle rules are in the template",
+        ),
+        Err(why) => Check::unknown(name, why),
+    })
+}
+
+fn network_of_tasks(facts: &Facts) -> Vec<Check> {
+    let name = "network";
+    let network = match &facts.network {
+        Ok(None) => return Vec::new(),
+        Ok(Some(network)) => network,
+        Err(why) => return vec![Check::unknown(name, why)],
+    };
+    let faults = network.faults();
+    if faults.is_empty() {
+        return vec![Check::ok(
+            name,
+            "tasks reach the image repository, the log and the API, as far as routes tell",
+        )];
+    }
+    let upgrade = |parameter: &str| facts.command(&format!("upgrade --parameter {parameter}"));
+    let check = |fault: &NetworkFault| match fault {
+        NetworkFault::NoAddress(subnets) => Check::wrong(
+            name,
+            format!(
+                "{}: the way out is an internet gateway, and tasks have no public address, so they cannot get their images",
+                some_of(subnets)
+            ),
+            upgrade("AssignPublicIp=true"),
+        ),
+        NetworkFault::NoEndpoints(subnets, services) => Check::wrong(
+            name,
+            format!(
+                "{}: there is no way out, and no VPC endpoint for {}, so tasks cannot start",
+                some_of(subnets),
+                services.join(", ")
+            ),
+            "make the endpoints, or a default route to a NAT gateway",
+        ),
+        NetworkFault::Shadowed => Check::warning(
+            name,
+            "a private VPC endpoint of API Gateway answers for the API's address, so runs with files or large requests fail",
+            upgrade("TaskApiUrl=https://…"),
+        ),
+        NetworkFault::NoApi(subnets) => Check::warning(
+            name,
+            format!(
+                "{}: tasks do not reach the API, so runs with files or large requests fail",
+                some_of(subnets)
+            ),
+            upgrade("TaskApiUrl=https://…"),
+        ),
+    };
+    faults.iter().map(check).collect()
+}
+
 fn secrets_kept(facts: &Facts) -> Check {
     let name = "secrets";
     let kept = match &facts.secrets {
@@ -638,7 +734,10 @@ mod tests {
     use domain::{execution::ExecutionStatus, key::Role, secret::SecretRecord};
 
     use super::*;
-    use crate::activity::{LaunchedRun, WaitingBacklog};
+    use crate::{
+        activity::{LaunchedRun, WaitingBacklog},
+        network::WayOut,
+    };
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs
@@ -676,6 +775,8 @@ mod tests {
                 unreadable: Vec::new(),
             }),
             runner_image: Ok(true),
+            files_bucket: Ok(Some(true)),
+            network: Ok(None),
             log_writers: Ok(Writers {
                 administrators: vec!["role/Admin".into()],
                 ..Writers::default()
@@ -718,7 +819,7 @@ mod tests {
             checks.iter().all(|check| check.verdict == CheckVerdict::Ok),
             "{checks:#?}"
         );
-        assert_eq!(checks.len(), 15);
+        assert_eq!(checks.len(), 16);
     }
 
     #[test]
@@ -937,6 +1038,53 @@ mod tests {
             "denied",
             "the right to look",
         );
+    }
+
+    #[test]
+    fn a_bucket_for_files_that_is_gone() {
+        let facts = Facts {
+            files_bucket: Ok(Some(false)),
+            ..well()
+        };
+        one_finding(&facts, "files bucket", "no files are kept", "aws s3 mb");
+    }
+
+    #[test]
+    fn a_network_that_leads_nowhere() {
+        let network = |way, has_own_api_address| TaskNetwork {
+            subnets: vec![("subnet-a".into(), way)],
+            endpoints: Vec::new(),
+            is_api_shadowed: false,
+            has_public_addresses: false,
+            has_own_api_address,
+        };
+        let facts = |way| Facts {
+            network: Ok(Some(network(way, true))),
+            ..well()
+        };
+        let public = facts(WayOut::InternetGateway);
+        one_finding(&public, "network", "subnet-a", "AssignPublicIp=true");
+        let closed = facts(WayOut::None);
+        one_finding(
+            &closed,
+            "network",
+            "ecr.api, ecr.dkr, logs, s3",
+            "NAT gateway",
+        );
+        let unreached = Facts {
+            network: Ok(Some(TaskNetwork {
+                endpoints: ["ecr.api", "ecr.dkr", "logs", "s3"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                ..network(WayOut::None, false)
+            })),
+            ..well()
+        };
+        let told = judge(&unreached);
+        let told = told.iter().find(|check| check.name == "network");
+        let told = told.expect("a check of the network");
+        assert_eq!(told.verdict, CheckVerdict::Warning, "{told:?}");
+        assert!(told.detail.contains("do not reach the API"), "{told:?}");
     }
 
     #[test]

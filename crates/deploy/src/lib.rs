@@ -17,6 +17,7 @@ mod kept;
 pub mod log_writers;
 mod long_arns;
 pub mod names;
+pub mod network;
 pub mod package;
 pub mod quotas;
 pub mod remove;

@@ -19,6 +19,8 @@ const VERBS: [&str; 4] = ["init", "upgrade", "destroy", "doctor"];
 /// The reason for actions that a request of a registry stands for.
 const BY_REGISTRY: &str = "the image is pushed by the registry's own API (ECR User Guide, \"IAM permissions for pushing an image\")";
 
+/// Why routes and endpoints are asked for.
+const BY_NETWORK: &str = "doctor looks at a network that the stack did not make";
 /// Actions in commands.json that no test here needs, each with the reason for allowing it.
 const ARGUED: &[(&str, &str)] = &[
     (
@@ -33,6 +35,8 @@ const ARGUED: &[(&str, &str)] = &[
         "dynamodb:UpdateItem",
         "init lets the table know the account's quotas, which the emulator does not have",
     ),
+    ("ec2:DescribeRouteTables", BY_NETWORK),
+    ("ec2:DescribeVpcEndpoints", BY_NETWORK),
     ("ecr:BatchCheckLayerAvailability", BY_REGISTRY),
     (
         "ecr:BatchDeleteImage",
