@@ -24,12 +24,17 @@ tell() {
   [ "$1" = PASS ] || failed=1
 }
 
-# tests NAME AIM FILTER: those tests pass, and there is at least one. The figure is how many passed.
+# tests NAME AIM FILTER [OPTION…]: those tests pass, and there is at least one. The figure is how many passed.
 tests() {
   local log=$said/$1.log summary verdict=FAIL
-  cargo nextest run --workspace --locked --no-tests=fail -E "$3" >"$log" 2>&1 && verdict=PASS
+  cargo nextest run --workspace --locked --no-tests=fail "${@:4}" -E "$3" >"$log" 2>&1 && verdict=PASS
   summary=$(grep -oE '[0-9]+ tests? run: .*passed[^,]*(, [0-9]+ failed)?' "$log" | tail -n 1 || true)
   tell "$verdict" "$1" "${summary:-did not run, see $log}" "$2"
+}
+
+# long NAME AIM FILTER: the same, of the tests that are too long for every day.
+long() {
+  NEXTEST_PROFILE=nightly tests "$1" "$2" "$3" --run-ignored=only
 }
 
 # command_says NAME AIM FIGURE COMMAND…: it exits with 0. The figure is the last line of its output with FIGURE (a regular expression).

@@ -1,75 +1,12 @@
 //! What was asked of AWS, from the emulator's logs, and what it costs.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt::Write as _,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
-use tests::{meter, table, world::World};
+use tests::{meter, price, table, world::World};
 
-/// A price in us-east-1.
-#[derive(Clone, Copy)]
-struct Price {
-    dollars: f64,
-    /// The number of units, requests, gigabyte-seconds or bytes that the dollars pay for.
-    per: f64,
-    source: &'static str,
-}
-
-impl Price {
-    /// A price that is in AWS-FACTS.
-    const fn known(dollars: f64, per: f64) -> Self {
-        Self {
-            dollars,
-            per,
-            source: "AWS-FACTS §6",
-        }
-    }
-
-    /// A price from memory, not looked up.
-    const fn remembered(dollars: f64, per: f64) -> Self {
-        Self {
-            dollars,
-            per,
-            source: "from memory",
-        }
-    }
-}
-
-const MILLION: f64 = 1e6;
-const GIGABYTE: f64 = 1e9;
-
-const WRITES: Price = Price::known(0.625, MILLION);
-const READS: Price = Price::known(0.125, MILLION);
-const SQS: Price = Price::remembered(0.40, MILLION);
-const LAMBDA: Price = Price::remembered(0.20, MILLION);
-/// On arm64.
-const LAMBDA_TIME: Price = Price::remembered(13.3334, MILLION);
-const GATEWAY: Price = Price::remembered(3.50, MILLION);
-const EVENTS: Price = Price::remembered(1.00, MILLION);
-/// Ingestion. A week of storage adds a hundredth.
-const LOGS: Price = Price::remembered(0.50, GIGABYTE);
-/// The 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
-const STORAGE: Price = Price::remembered(3.0 * 0.45, GIGABYTE);
-
-/// The bytes that CloudWatch Logs adds to each event's size (API reference, `PutLogEvents`).
-const LOG_EVENT_OVERHEAD: f64 = 26.0;
-/// The bytes that DynamoDB adds to each stored item, and to each index entry (Developer Guide,
-/// "Item sizes and formats").
-const ITEM_OVERHEAD: f64 = 100.0;
 /// The bytes of a line in the API's access log, by the template's format. The emulator writes none.
 const ACCESS_LINE: f64 = 330.0;
-/// The table's indexes: the attributes that an index entry has besides the item's key.
-const INDEXES: [[&str; 2]; 4] = [
-    ["day", "id"],
-    ["submitter", "id"],
-    ["grp", "id"],
-    ["standing", "place"],
-];
 const GROUPS: [&str; 5] = [
     "/aws/mycli/default",
     "/aws/lambda/mycli-default-submit",
@@ -290,61 +227,33 @@ impl Seen {
         let receives_and_deletes = 2.0 * number(self.of_queues().count());
         let access_log = ACCESS_LINE * self.of_gateway();
         let items = [
-            ("DynamoDB write units", self.writes(), WRITES),
-            ("DynamoDB read units", self.units("reads"), READS),
+            ("DynamoDB write units", self.writes(), price::WRITES),
+            ("DynamoDB read units", self.units("reads"), price::READS),
             (
                 "SQS requests",
                 number(self.calls_of("AmazonSQS.").count()) + receives_and_deletes,
-                SQS,
+                price::SQS,
             ),
-            ("Lambda requests", number(self.invocations.len()), LAMBDA),
-            ("Lambda GB-seconds", self.lambda_time(), LAMBDA_TIME),
-            ("API Gateway requests", self.of_gateway(), GATEWAY),
-            ("EventBridge events", self.published(), EVENTS),
+            (
+                "Lambda requests",
+                number(self.invocations.len()),
+                price::LAMBDA,
+            ),
+            ("Lambda GB-seconds", self.lambda_time(), price::LAMBDA_TIME),
+            ("API Gateway requests", self.of_gateway(), price::GATEWAY),
+            ("EventBridge events", self.published(), price::EVENTS),
             (
                 "CloudWatch Logs, bytes taken in",
                 self.log_bytes + access_log,
-                LOGS,
+                price::LOGS,
             ),
-            ("DynamoDB, bytes kept for 90 days", self.kept, STORAGE),
+            (
+                "DynamoDB, bytes kept for 90 days",
+                self.kept,
+                price::STORAGE,
+            ),
         ];
-        let mut table = String::from(
-            "| | a run | US$ | for a | price | US$ a million runs |\n|---|---|---|---|---|---|\n",
-        );
-        let mut sum = 0.0;
-        for (
-            name,
-            count,
-            Price {
-                dollars,
-                per,
-                source,
-            },
-        ) in items
-        {
-            // An empty sum is a negative zero.
-            let count = count / runs + 0.0;
-            let (cost, unit) = (
-                count / per * dollars * MILLION,
-                if per == GIGABYTE { "GB" } else { "million" },
-            );
-            sum += cost;
-            let _infallible = writeln!(
-                table,
-                "| {name} | {} | {dollars:.3} | {unit} | {source} | {cost:.2} |",
-                figure(count)
-            );
-        }
-        let _infallible = writeln!(table, "| **together** | | | | | **{sum:.2}** |");
-        (table, sum)
-    }
-}
-
-fn figure(count: f64) -> String {
-    if count >= 100.0 {
-        format!("{count:.0}")
-    } else {
-        format!("{count:.3}")
+        price::bill(&items, runs)
     }
 }
 
@@ -393,7 +302,8 @@ fn log_bytes(world: &World, group: &str) -> f64 {
         }
         let page = world.ask("logs", "Logs_20140328.FilterLogEvents", &ask);
         for event in page["events"].as_array().into_iter().flatten() {
-            bytes += number(event["message"].as_str().map_or(0, str::len)) + LOG_EVENT_OVERHEAD;
+            bytes +=
+                number(event["message"].as_str().map_or(0, str::len)) + price::LOG_EVENT_OVERHEAD;
         }
         token = page["nextToken"].clone();
         if !token.is_string() {
@@ -409,32 +319,7 @@ fn kept(endpoint: &str) -> f64 {
         .enable_all()
         .build()
         .expect("a runtime");
-    let pages = client
-        .scan()
-        .table_name("mycli-default")
-        .into_paginator()
-        .items()
-        .send();
-    let items = runtime
-        .block_on(pages.collect::<Result<Vec<_>, _>>())
-        .expect("the table can be read");
-    items
-        .iter()
-        .map(|item| number(meter::size(item)) + ITEM_OVERHEAD + indexed(item))
-        .sum()
-}
-
-fn indexed(item: &HashMap<String, AttributeValue>) -> f64 {
-    let part = |name: &&str| Some(((*name).to_owned(), item.get(*name)?.clone()));
-    let entries = INDEXES
-        .iter()
-        .filter(|names| names.iter().all(|name| item.contains_key(*name)));
-    let entry = |names: &[&str; 2]| -> HashMap<_, _> {
-        names.iter().chain(&["pk", "sk"]).filter_map(part).collect()
-    };
-    entries
-        .map(|names| number(meter::size(&entry(names))) + ITEM_OVERHEAD)
-        .sum()
+    runtime.block_on(meter::kept(&client, "mycli-default"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a few million at most")]

@@ -15,6 +15,7 @@ mod local;
 mod machine;
 mod many;
 mod one;
+mod priced;
 mod process;
 mod programs;
 mod pueue;
@@ -31,7 +32,7 @@ mod wire;
 type Section = fn() -> String;
 
 /// The sections, by the argument that selects one of them (`just bench functions`).
-const SECTIONS: [(&str, Section); 12] = [
+const SECTIONS: [(&str, Section); 13] = [
     ("one", one::compare),
     ("many", many::compare),
     ("local", local::compare),
@@ -41,6 +42,7 @@ const SECTIONS: [(&str, Section); 12] = [
     ("wire", wire::compare),
     ("bulk", bulk::compare),
     ("scale", scale::compare),
+    ("priced", priced::compare),
     ("functions", functions::compare),
     ("requests", requests::count),
     ("following", following::count),

@@ -26,15 +26,15 @@ use domain::{
         Queue, ReadError, ReadStore, Secrets, Tasks, WriteStore,
     },
     quota::{DEFINITIONS_RATE, Quota, Rate},
-    request::{Defaults, Place, Source},
+    request::{Artifacts, ArtifactsOn, CommandLine, Defaults, Place, Source},
     secret::SecretRecord,
-    settings::Settings,
+    settings::{ArtifactSettings, Settings},
     task::TaskDefinition,
 };
 use futures_util::FutureExt as _;
 use pipeline::{
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
 };
 use serde_json::json;
 use tests::Store;
@@ -258,6 +258,7 @@ struct World<S> {
     settings: Settings,
     memories: [Registered; LAUNCHERS],
     pace: Pace,
+    heads: [Heads; LAUNCHERS],
     submitted: AtomicU64,
 }
 
@@ -295,6 +296,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             settings,
             memories,
             pace,
+            heads: Default::default(),
             submitted,
         })
     }
@@ -333,6 +335,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             secrets: &Nothing,
             registered: &self.memories[number],
             pace: &self.pace,
+            heads: &self.heads[number],
             system: &*self.system,
             settings: &self.settings,
         };
@@ -701,6 +704,71 @@ async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
         reason.contains("the record of the secret GIT_TOKEN cannot be read"),
         "{reason}"
     );
+}
+
+/// In an upgrade Lambda changes a function's code before its variables, and the address of the API
+/// is one of those.
+#[tokio::test]
+async fn while_a_launcher_does_not_know_the_api_the_runs_that_call_it_wait() {
+    let artifacts = Artifacts {
+        globs: vec!["dist/**".parse().unwrap()],
+        on: ArtifactsOn::default(),
+    };
+    let mut with_files = Wish {
+        entropy: 1_000,
+        ..Wish::default()
+    }
+    .execution();
+    with_files.request.artifacts = Some(artifacts);
+    let mut large = Wish {
+        entropy: 1_001,
+        ..Wish::default()
+    }
+    .execution();
+    large.request.command = CommandLine::Text(format!("true {}", "x".repeat(20_000)));
+    let both = [with_files.id.clone(), large.id.clone()];
+    let mut later = None;
+    for api in [None, Some("https://api.test/prod".to_owned())] {
+        let artifacts = Some(ArtifactSettings {
+            retention_days: None,
+            task_api_url: api.clone(),
+        });
+        let settings = Settings {
+            artifacts,
+            defaults: Defaults::aws(),
+            ..settings()
+        };
+        let world = World::with(MemoryStore::default(), settings);
+        for execution in [&with_files, &large] {
+            world.store.create(execution, None).await.unwrap();
+        }
+        let others = world.submit(3, 1).await;
+        world.work().await;
+        world.all_started_once(&others).await;
+        if api.is_some() {
+            world.all_started_once(&both).await;
+            later = Some(world);
+            continue;
+        }
+        for held in world.load(&both).await {
+            let State::Waiting { reason, .. } = &held.state else {
+                panic!("{held:#?}")
+            };
+            assert!(reason.contains("is being upgraded"), "{reason}");
+        }
+    }
+    let world = later.unwrap();
+    for (execution, variable) in [(&with_files, "MYCLI_ARTIFACTS"), (&large, "MYCLI_REQUEST")] {
+        let inputs = world.ecs.inputs.lock().unwrap();
+        let launch = inputs
+            .iter()
+            .find(|input| input.started_by.starts_with(execution.id.as_str()))
+            .unwrap();
+        let environment = &launch.overrides.container_overrides[0].environment;
+        for name in [variable, "MYCLI_SECRET", "MYCLI_API"] {
+            assert!(environment.iter().any(|pair| pair.name == name), "{name}");
+        }
+    }
 }
 
 /// A git key for administrators' runs only is withheld from the others, and their logs say so.

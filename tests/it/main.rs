@@ -19,6 +19,7 @@ mod hot_key;
 mod infra;
 mod launchers;
 mod logs;
+mod priced;
 mod property;
 mod rerun;
 mod runner;

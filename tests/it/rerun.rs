@@ -18,7 +18,7 @@ use domain::{
 use pipeline::{
     auth::Auth,
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
     submit::Submit,
 };
 use serde_json::{Value, json};
@@ -164,6 +164,7 @@ async fn work(store: &MemoryStore, group: &str) {
         simulation::settings(&simulation::account(7, 6)),
     );
     let (registered, pace) = (Registered::default(), Pace::default());
+    let heads = Heads::default();
     let launcher = Launcher {
         store,
         queue: &queue,
@@ -172,6 +173,7 @@ async fn work(store: &MemoryStore, group: &str) {
         secrets: store,
         registered: &registered,
         pace: &pace,
+        heads: &heads,
         system: &System,
         settings: &settings,
     };

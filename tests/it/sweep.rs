@@ -479,6 +479,10 @@ async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
 struct Told(Mutex<Vec<Announcement>>);
 
 impl Announcer for Told {
+    async fn is_heard(&self) -> Result<bool, PortError> {
+        Ok(true)
+    }
+
     async fn announce(&self, announcements: &[Announcement]) -> Result<(), PortError> {
         self.0.lock().unwrap().extend_from_slice(announcements);
         Ok(())

@@ -15,3 +15,7 @@ tests 4-hostile-names "neither escape nor break" 'test(/hostile_names|no_link_is
 tests 5-large-requests "256 KiB, in a stack and on one machine" \
   'test(/container_requests|a_request_as_large|too_large_altogether|with_its_count|a_token_opens_the_request/)'
 tests 5-secrets "planted ones are found nowhere else" 'test(/secrecy/)'
+tests 4-disk-full "told, the others are kept" 'test(/files_that_a_full_disk|files_that_are_lost_after/)'
+tests 4-serve "addresses of local serve" 'test(/a_server_gives_files_out|an_address_opens_its_file/)'
+long 4-large "1 GB and 10,000 files, in the stack" 'test(/a_gigabyte_and_as_many_files/)'
+tests 6-price "at most 15 US\$ a million at full throughput" 'test(/priced::/)'

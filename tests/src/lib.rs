@@ -15,6 +15,7 @@ pub mod operator;
 pub mod pattern;
 pub mod planted;
 pub mod policy;
+pub mod price;
 pub mod random;
 pub mod sandbox;
 pub mod schema;

@@ -287,6 +287,7 @@ pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
             .iter()
             .map(|entry| put_event(entry, stack))
             .collect(),
+        "AWSEvents" if operation == "ListRules" => vec![Call::new("events:ListRules", "*")],
         _ => panic!("no function is meant to call {target}"),
     }
 }

@@ -29,7 +29,7 @@ use domain::{
 };
 use pipeline::{
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
     state_tracker::StateTracker,
 };
 
@@ -37,11 +37,13 @@ use crate::{
     clock::Scaled,
     ecs::{Account, Counts, Delivery, Ecs, Kind, Operation, Shape, port::InProcess, wire::Wire},
     memory::{MemoryQueue, MemoryStore, Meter},
+    meter::FUNCTION,
 };
 
 pub mod chaos;
 mod drive;
 mod news;
+pub mod priced;
 pub mod rivals;
 mod script;
 mod system;
@@ -218,16 +220,16 @@ fn refusals_per_call(counts: &Counts) -> f64 {
 /// The functions of a stack, and their queues.
 type LauncherOf<'a, W> = Launcher<
     'a,
-    MemoryStore,
+    <W as Way>::Store,
     Mail<W>,
     Scripted<W>,
     script::NoLogs,
-    MemoryStore,
+    <W as Way>::Store,
     VirtualSystem<<W as Way>::Time>,
 >;
 type TrackerOf<'a, W> = StateTracker<
     'a,
-    MemoryStore,
+    <W as Way>::Store,
     Mail<W>,
     Scripted<W>,
     script::NoLogs,
@@ -240,7 +242,7 @@ type Mail<W> = MemoryQueue<<W as Way>::Time>;
 struct World<W: Way> {
     clock: W::Time,
     system: VirtualSystem<W::Time>,
-    store: MemoryStore,
+    store: W::Store,
     queue: Mail<W>,
     ecs: Arc<Mutex<Ecs>>,
     tasks: Scripted<W>,
@@ -248,23 +250,30 @@ struct World<W: Way> {
     logs: script::NoLogs,
     registered: Registered,
     pace: Pace,
+    heads: Heads,
     settings: Settings,
     starts: Mutex<Vec<(Timestamp, ExecutionId)>>,
-    freed: Mutex<Vec<Timestamp>>,
+    /// When the state tracker heard of the end of each attempt, and whose attempt it was.
+    freed: Mutex<Vec<(Timestamp, ExecutionId)>>,
+    invocations: Mutex<Invocations>,
 }
+
+/// The invocations of functions by their source: how many, and how long they took together.
+pub type Invocations = BTreeMap<&'static str, (u32, TimeDelta)>;
 
 impl<W: Way> World<W> {
     /// A stack in front of this model, which `tasks` and `quotas` reach.
     fn new(
         plan: &LaunchPlan,
         clock: &W::Time,
+        store: W::Store,
         ecs: Arc<Mutex<Ecs>>,
         tasks: W::Tasks,
         quotas: W::Quotas,
     ) -> Arc<Self> {
         Arc::new_cyclic(|world| Self {
             system: VirtualSystem::new(clock.clone(), plan.account.seed),
-            store: MemoryStore::default(),
+            store,
             queue: MemoryQueue::new(clock.clone()),
             tasks: Scripted::new(tasks, clock.clone(), world.clone()),
             quotas,
@@ -273,13 +282,26 @@ impl<W: Way> World<W> {
             logs: script::NoLogs,
             registered: Registered::default(),
             pace: Pace::default(),
+            heads: Heads::default(),
             settings: Settings {
                 spot_fallback_after: plan.spot_fallback_after,
                 ..settings(&plan.account)
             },
             starts: Mutex::default(),
             freed: Mutex::default(),
+            invocations: Mutex::default(),
         })
+    }
+
+    /// An invocation of a function, which is counted.
+    async fn invoke<T>(&self, source: &'static str, work: impl Future<Output = T>) -> T {
+        let begun = self.clock.now();
+        let done = FUNCTION.scope(source, work).await;
+        let mut invocations = script::locked(&self.invocations);
+        let (count, time) = invocations.entry(source).or_default();
+        *count += 1;
+        *time += self.clock.now() - begun;
+        done
     }
 
     fn launcher(&self) -> LauncherOf<'_, W> {
@@ -290,6 +312,7 @@ impl<W: Way> World<W> {
             logs,
             registered,
             pace,
+            heads,
             system,
             settings,
             ..
@@ -302,6 +325,7 @@ impl<W: Way> World<W> {
             secrets: store,
             registered,
             pace,
+            heads,
             system,
             settings,
         }
@@ -329,8 +353,8 @@ impl<W: Way> World<W> {
         }
     }
 
-    /// Submits all of a plan and runs it to its end.
-    async fn run(self: &Arc<Self>, plan: &LaunchPlan) -> Outcome {
+    /// Starts all functions, and submits all of a plan.
+    async fn begin(self: &Arc<Self>, plan: &LaunchPlan) {
         drive::start(self);
         // As after `init`, the quotas are known before anything is submitted.
         self.tracker()
@@ -338,11 +362,6 @@ impl<W: Way> World<W> {
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         self.submit(plan.executions()).await;
-        while self.store.unfinished() > 0 && self.clock.now() < start() + GIVE_UP {
-            self.clock.sleep(TimeDelta::seconds(1)).await;
-            self.store.second();
-        }
-        self.outcome()
     }
 
     /// Submits as the submit function does: it records a chunk, then sends one wakeup for it.
@@ -368,6 +387,18 @@ impl<W: Way> World<W> {
             let sent = self.queue.send(wakeups.collect()).await;
             sent.unwrap_or_else(|error| panic!("{error}"));
         }
+    }
+}
+
+impl<W: Way<Store = MemoryStore>> World<W> {
+    /// Submits all of a plan and runs it to its end.
+    async fn run(self: &Arc<Self>, plan: &LaunchPlan) -> Outcome {
+        self.begin(plan).await;
+        while self.store.unfinished() > 0 && self.clock.now() < start() + GIVE_UP {
+            self.clock.sleep(TimeDelta::seconds(1)).await;
+            self.store.second();
+        }
+        self.outcome()
     }
 
     /// Builds the result. It takes the records out of the store, since there may be a million.
@@ -408,7 +439,10 @@ impl<W: Way> World<W> {
                 .sum(),
             dead_letters: self.queue.dead_letters().len(),
             starts,
-            freed: script::locked(&self.freed).clone(),
+            freed: script::locked(&self.freed)
+                .iter()
+                .map(|(at, _)| *at)
+                .collect(),
             records,
         }
     }
@@ -461,7 +495,14 @@ pub fn run(plan: &LaunchPlan) -> Outcome {
     let (time, plan) = (Virtual::new(start()), plan.clone());
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
     let port = InProcess::new(Arc::clone(&ecs), time.clone());
-    let world = World::<InThisProcess>::new(&plan, &time, ecs, port.clone(), port);
+    let world = World::<InThisProcess>::new(
+        &plan,
+        &time,
+        MemoryStore::default(),
+        ecs,
+        port.clone(),
+        port,
+    );
     time.spawn(drive::look_for_events(Arc::clone(&world)));
     time.run(async move { world.run(&plan).await })
 }
@@ -479,7 +520,14 @@ pub fn run_over_the_wire(plan: &LaunchPlan, factor: u32) -> Outcome {
         let time = Scaled::new(start(), factor);
         let (wire, events) = Wire::serve(Ecs::new(plan.account.clone()), time).await;
         let (tasks, quotas) = way::adapters(&wire, &plan.account);
-        let world = World::<OverTheWire>::new(plan, &time, wire.model(), tasks, quotas);
+        let world = World::<OverTheWire>::new(
+            plan,
+            &time,
+            MemoryStore::default(),
+            wire.model(),
+            tasks,
+            quotas,
+        );
         time.spawn(drive::watch_events(Arc::clone(&world), events));
         world.run(plan).await
     })

@@ -5,7 +5,7 @@ use std::{fs::File, io::Read as _, sync::OnceLock, time::Duration};
 use reqwest::{StatusCode, redirect};
 use url::Url;
 
-use super::retry;
+use super::{Client, retry};
 
 /// How long no byte may come.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -36,18 +36,27 @@ pub(crate) enum DownloadError {
     },
 }
 
-/// Reads the file at an address, and passes its bytes on.
+/// Reads the file at an address that this client's API gave, and passes its bytes on.
 ///
 /// # Errors
 /// When it cannot be read, or the bytes cannot be taken.
 pub(crate) async fn read(
+    client: &Client,
     url: &Url,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), DownloadError> {
-    if url.scheme() == "file" {
-        return read_file(url, take);
+    match (url.scheme(), client) {
+        ("file", Client::Local(_)) => return read_file(url, take),
+        ("http" | "https", _) => {}
+        // A server has no business with files of this machine.
+        (scheme, _) => {
+            return Err(DownloadError::Read {
+                reason: format!("its address begins with `{scheme}:`, which no server may give"),
+                may_pass: false,
+            });
+        }
     }
-    let mut answer = client()?.get(url.clone()).send().await.map_err(broken)?;
+    let mut answer = http()?.get(url.clone()).send().await.map_err(broken)?;
     match answer.status() {
         status if status.is_success() => {}
         StatusCode::FORBIDDEN => return Err(DownloadError::Expired),
@@ -64,7 +73,7 @@ pub(crate) async fn read(
     Ok(())
 }
 
-/// Reads a file of this machine. Only an API without a server gives such an address.
+/// Reads a file of this machine.
 fn read_file(
     url: &Url,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
@@ -89,7 +98,7 @@ fn read_file(
     }
 }
 
-fn client() -> Result<&'static reqwest::Client, DownloadError> {
+fn http() -> Result<&'static reqwest::Client, DownloadError> {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     if let Some(client) = CLIENT.get() {
         return Ok(client);

@@ -105,7 +105,7 @@ pub(crate) async fn get(
             (None, true) => None,
         };
         let mut downloads = stream::iter(files.iter().filter_map(|file| Some((file, folder?))))
-            .map(async |(file, folder)| (*file, one(file, folder).await))
+            .map(async |(file, folder)| (*file, one(client, file, folder).await))
             .buffered(AT_ONCE);
         let mut has_expired = false;
         while let Some((file, got)) = downloads.next().await {
@@ -150,7 +150,11 @@ fn failed(file: &ArtifactView, error: &DownloadError) -> Failure {
 }
 
 /// Gets one file, several times if the connection breaks.
-async fn one(file: &ArtifactView, folder: &SaveFolder) -> Result<(), DownloadError> {
+async fn one(
+    client: &Client,
+    file: &ArtifactView,
+    folder: &SaveFolder,
+) -> Result<(), DownloadError> {
     let url = Url::parse(&file.url).map_err(|error| DownloadError::Read {
         reason: error.to_string(),
         may_pass: false,
@@ -158,7 +162,7 @@ async fn one(file: &ArtifactView, folder: &SaveFolder) -> Result<(), DownloadErr
     let (begun, mut tried) = (tokio::time::Instant::now(), 0);
     loop {
         tried += 1;
-        let error = match once(file, &url, folder).await {
+        let error = match once(client, file, &url, folder).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -176,9 +180,14 @@ async fn one(file: &ArtifactView, folder: &SaveFolder) -> Result<(), DownloadErr
     }
 }
 
-async fn once(file: &ArtifactView, url: &Url, folder: &SaveFolder) -> Result<(), DownloadError> {
+async fn once(
+    client: &Client,
+    file: &ArtifactView,
+    url: &Url,
+    folder: &SaveFolder,
+) -> Result<(), DownloadError> {
     let mut draft = folder.draft(&file.path)?;
-    download::read(url, |bytes| draft.write(bytes)).await?;
+    download::read(client, url, |bytes| draft.write(bytes)).await?;
     draft.finish(file)
 }
 

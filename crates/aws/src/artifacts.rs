@@ -16,7 +16,7 @@ use aws_sdk_s3::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use domain::{
-    artifact::{MANIFEST, MANIFEST_BYTES_MAX, Manifest},
+    artifact::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, attachment},
     id::AttemptId,
     ports::{ArtifactReads, ArtifactWrites, PortError},
     stored,
@@ -260,39 +260,5 @@ impl ArtifactReads for S3Artifacts {
             .response_content_disposition(attachment(name));
         let request = call.presigned(signing()?).await.map_err(failed(SERVICE))?;
         Ok(request.uri().to_owned())
-    }
-}
-
-/// The header by which a browser saves a file under a name, whatever the name holds (RFC 6266, RFC
-/// 8187).
-fn attachment(name: &str) -> String {
-    use std::fmt::Write as _;
-    let mut header = "attachment; filename*=UTF-8''".to_owned();
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                header.push(char::from(byte));
-            }
-            // Writing to a text cannot fail.
-            _ => drop(write!(header, "%{byte:02X}")),
-        }
-    }
-    header
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_stays_within_its_header() {
-        assert_eq!(
-            attachment("a-1.txt"),
-            "attachment; filename*=UTF-8''a-1.txt"
-        );
-        assert_eq!(
-            attachment("\";\r\nü"),
-            "attachment; filename*=UTF-8''%22%3B%0D%0A%C3%BC"
-        );
     }
 }

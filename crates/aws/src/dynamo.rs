@@ -242,7 +242,7 @@ impl LaunchStore for DynamoStore {
 
 impl SweepStore for DynamoStore {
     async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
-        self.of_task(task).await
+        self.of_task_of_lines(task).await
     }
 
     /// Newest first.

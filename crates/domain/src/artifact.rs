@@ -5,7 +5,7 @@
 //! objects of a bucket, `artifacts/<execution>/<attempt>/<batch>/<number>`; on one machine they are
 //! files with such paths.
 
-use std::fmt::Write as _;
+use std::{cmp::Reverse, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -230,6 +230,14 @@ pub struct Uploaded {
     pub summary: UploadSummary,
 }
 
+impl Uploaded {
+    /// The order in which lines correct each other, whatever order they are read in.
+    pub(crate) fn order(&self) -> impl Ord + '_ {
+        let summary = &self.summary;
+        (self.at, Reverse(summary.files), &summary.reason)
+    }
+}
+
 impl ArtifactsOn {
     /// Whether the files are kept after this end of a command.
     #[must_use]
@@ -240,6 +248,23 @@ impl ArtifactsOn {
             Self::Failure => !succeeded,
         }
     }
+}
+
+/// The value of the header `Content-Disposition` by which a browser saves a file under a name,
+/// whatever the name holds (RFC 6266, RFC 8187).
+#[must_use]
+pub fn attachment(name: &str) -> String {
+    let mut header = "attachment; filename*=UTF-8''".to_owned();
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                header.push(char::from(byte));
+            }
+            // Writing to a text cannot fail.
+            _ => drop(write!(header, "%{byte:02X}")),
+        }
+    }
+    header
 }
 
 #[cfg(test)]

@@ -439,13 +439,16 @@ impl MarkerFacts {
             Marker::Fail(why) => {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
             }
+            // On one machine a later line corrects the runner's, if the files were lost after it.
             Marker::Uploaded(summary) => {
-                self.uploaded = self.uploaded.take().or_else(|| {
-                    Some(Uploaded {
-                        at,
-                        summary: summary.clone(),
-                    })
-                });
+                let new = Uploaded {
+                    at,
+                    summary: summary.clone(),
+                };
+                let is_older = |known: &Uploaded| known.order() < new.order();
+                if self.uploaded.as_ref().is_none_or(is_older) {
+                    self.uploaded = Some(new);
+                }
             }
             Marker::Ended | Marker::Other => {}
         }

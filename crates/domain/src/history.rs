@@ -108,7 +108,7 @@ impl Cursor {
     }
 }
 
-/// The position of a reader in a list of artifacts: the attempt, and the batch that comes next.
+/// The position of a reader in a list of artifacts: the attempt, and the file that comes next.
 /// Opaque to callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArtifactCursor {
@@ -116,13 +116,15 @@ pub struct ArtifactCursor {
     pub attempt: u32,
     /// The batch's number.
     pub batch: u32,
+    /// How many files of the batch come before it.
+    pub passed: u32,
 }
 
 impl ArtifactCursor {
     /// The text given to callers.
     #[must_use]
     pub fn encode(self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("{}.{}", self.attempt, self.batch))
+        URL_SAFE_NO_PAD.encode(format!("{}.{}.{}", self.attempt, self.batch, self.passed))
     }
 
     /// Reads what [`ArtifactCursor::encode`] wrote, and nothing else.
@@ -132,10 +134,11 @@ impl ArtifactCursor {
     pub fn decode(text: &str) -> Result<Self, FieldError> {
         let read = || {
             let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-            let (attempt, batch) = text.split_once('.')?;
+            let mut numbers = text.split('.').map(str::parse);
             Some(Self {
-                attempt: attempt.parse().ok()?,
-                batch: batch.parse().ok()?,
+                attempt: numbers.next()?.ok()?,
+                batch: numbers.next()?.ok()?,
+                passed: numbers.next()?.ok()?,
             })
         };
         read()

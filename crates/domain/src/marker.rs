@@ -60,6 +60,14 @@ pub fn token(nonce: &str, word: &str) -> String {
     hex::encode(&Sha256::digest(format!("{nonce}:{word}"))[..16])
 }
 
+/// The marker line with this word and value, without a newline, as it is written where the command
+/// may read it.
+#[must_use]
+pub fn line(nonce: &str, said: &str) -> String {
+    let word = said.split(':').next().unwrap_or_default();
+    format!("{PREFIX}{}:{}:{said}", token(nonce, word), stored::FORM)
+}
+
 /// Splits a line of output into the command's own text and the marker at its end, if there is one
 /// with this nonce.
 ///

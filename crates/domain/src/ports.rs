@@ -330,6 +330,10 @@ pub trait Secrets: Send + Sync {
 
 /// The publisher of the ends of executions.
 pub trait Announcer: Send + Sync {
+    /// Whether somebody may listen. If nobody does, nothing need be published. The answer may be a
+    /// minute old.
+    fn is_heard(&self) -> impl Future<Output = Result<bool, PortError>> + Send;
+
     /// Publishes each at least once. An error says that not all were published (some may have
     /// been).
     fn announce(

@@ -86,9 +86,15 @@ impl Settings {
         self.defaults.place == Place::Aws
     }
 
-    /// The rates that apply to launches from a pool.
+    /// The rates that apply to launches from a pool. Each launch is a call of `RunTask`, so a pool's
+    /// own rate that is no tighter is kept to by keeping to that.
     pub fn launch_rates(&self, pool: CapacityPool) -> impl Iterator<Item = (RateKey, Rate)> {
-        let of_pool = self.quotas.of(pool).rate;
+        let is_tighter = |of_pool: &Rate| {
+            self.run_task_rate.is_none_or(|calls| {
+                of_pool.burst < calls.burst || of_pool.per_second < calls.per_second
+            })
+        };
+        let of_pool = self.quotas.of(pool).rate.filter(is_tighter);
         let rates = [
             (RateKey::RunTask, self.run_task_rate),
             (RateKey::Launches(pool), of_pool),

@@ -16,8 +16,12 @@ use std::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// The version of the forms that this release writes, and the newest version that it reads.
+/// The version of nearly all forms that this release writes.
 pub const FORM: u64 = 1;
+/// The version of a request whose task calls our API ([`crate::task::ApiNeed`]), and the newest
+/// version that this release reads. The launcher of an older release would start such a task
+/// without its address.
+pub const NEWEST: u64 = 2;
 /// The field that contains the version.
 pub const VERSION: &str = "v";
 
@@ -27,7 +31,7 @@ pub const VERSION: &str = "v";
 pub enum FormError {
     /// A newer release wrote it.
     #[error(
-        "a newer release of mycli wrote it, in form {found}; this release reads forms up to {FORM}"
+        "a newer release of mycli wrote it, in form {found}; this release reads forms up to {NEWEST}"
     )]
     Newer {
         /// The version of the form.
@@ -156,7 +160,7 @@ pub fn read<T: DeserializeOwned + Serialize>(mut raw: Value) -> Result<(T, Unkno
     let form = raw.as_object_mut().ok_or(FormError::NoForm)?;
     match form.remove(VERSION).map(|version| version.as_u64()) {
         None => {}
-        Some(Some(version)) if version <= FORM => {}
+        Some(Some(version)) if version <= NEWEST => {}
         Some(Some(found)) => return Err(FormError::Newer { found }),
         Some(None) => return Err(FormError::NoForm),
     }
@@ -382,6 +386,7 @@ mod tests {
         for text in [
             r#"{"v":1}"#,
             r#"{"v":2}"#,
+            r#"{"v":3}"#,
             r#"{"v":"1"}"#,
             r#"{"name":1,"v":1}"#,
             "{}",
@@ -407,9 +412,9 @@ mod tests {
 
     #[test]
     fn a_form_of_a_newer_version_is_not() {
-        let newer = read::<Record>(json!({"v": FORM + 1, "name": "a"})).unwrap_err();
+        let newer = read::<Record>(json!({"v": NEWEST + 1, "name": "a"})).unwrap_err();
         assert!(
-            matches!(newer, FormError::Newer { found } if found == FORM + 1),
+            matches!(newer, FormError::Newer { found } if found == NEWEST + 1),
             "{newer}"
         );
         assert!(matches!(

@@ -161,13 +161,12 @@ fn git_secret(name: &str) -> Option<SecretMapping> {
 pub fn run_task(
     execution: &Execution,
     definition_arn: &str,
-    secret: &AttemptSecret,
+    proof: AttemptProof<'_>,
     git: &GitAccess,
     settings: &Settings,
 ) -> RunTaskInput {
     let (number, client_token) = execution.next_attempt();
     let attempt = execution.id.attempt(number);
-    let proof = AttemptProof::of(&execution.request, secret, settings);
     let with_note = overrides(&execution.request, &attempt, proof, git);
     // A record from before this note was counted may have no room for it.
     let overrides = match characters(&with_note) > OVERRIDES_MAX {
@@ -230,6 +229,25 @@ fn tag_value(text: &str) -> String {
     text.chars().map(allowed).take(256).collect()
 }
 
+/// The reason for which the task of a request calls our API. Most call none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiNeed {
+    /// It has files to keep.
+    Files,
+    /// The request is larger than the overrides can be. It may have files to keep, too.
+    Request,
+}
+
+impl ApiNeed {
+    /// The reason that a request's task has on AWS, if it has one. On one machine no task calls our
+    /// API.
+    #[must_use]
+    pub fn of(request: &LaunchRequest) -> Option<Self> {
+        let files = || request.artifacts.as_ref().map(|_| Self::Files);
+        is_large(request).then_some(Self::Request).or_else(files)
+    }
+}
+
 /// The runner's proof that it is the runner of its attempt.
 #[derive(Clone, Copy, Debug)]
 pub enum AttemptProof<'a> {
@@ -243,13 +261,19 @@ pub enum AttemptProof<'a> {
 }
 
 impl<'a> AttemptProof<'a> {
-    /// The proof that the runner of a request needs.
+    /// The proof that the runner of a request needs. `None` if its task must call our API, and this
+    /// launcher does not know the address: its variables are of an older release than its code.
     #[must_use]
-    pub fn of(request: &LaunchRequest, secret: &'a AttemptSecret, settings: &'a Settings) -> Self {
-        match settings.task_api_url() {
-            Some(api) if is_large(request) => Self::Request(secret, api),
-            Some(api) if request.artifacts.is_some() => Self::Secret(secret, api),
-            _ => Self::Nonce(secret),
+    pub fn of(
+        request: &LaunchRequest,
+        secret: &'a AttemptSecret,
+        settings: &'a Settings,
+    ) -> Option<Self> {
+        let api = settings.task_api_url();
+        match ApiNeed::of(request).filter(|_| settings.defaults.place == Place::Aws) {
+            None => Some(Self::Nonce(secret)),
+            Some(ApiNeed::Files) => Some(Self::Secret(secret, api?)),
+            Some(ApiNeed::Request) => Some(Self::Request(secret, api?)),
         }
     }
 

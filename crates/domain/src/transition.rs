@@ -437,11 +437,10 @@ impl Execution {
         if let State::Other { .. } = self.state {
             return None;
         }
-        let has_source = self.request.source.is_some();
         self.changed(|next| {
             let Some(attempt) = next
                 .attempt_mut(number)
-                .filter(|attempt| !attempt.has_seen(observation, has_source))
+                .filter(|attempt| !attempt.has_seen(observation, &self.request))
             else {
                 return;
             };
@@ -734,20 +733,24 @@ impl Attempt {
     }
 
     /// Whether this observation need not be stored, which saves a write: nothing follows from it
-    /// now, and the task's end will report it again. There are two cases: a snapshot of a running
-    /// task whose start the marker lines have already shown, and a success that the runner reports
-    /// before ECS does.
-    fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
+    /// now, and the task's end will report it again. These are snapshots of a task on its way up or
+    /// down, or that runs and whose start the marker lines have already shown; and a success that
+    /// the runner reports before ECS does, or after all is known. A success after which files are
+    /// uploaded is stored: the upload begins then.
+    fn has_seen(&self, observation: &Observation<'_>, request: &LaunchRequest) -> bool {
         match observation {
-            Observation::Task(task) => {
-                task.last_status == TaskStatus::Running
-                    && self.task.is_some()
-                    && self.markers.started_at.is_some()
-            }
+            Observation::Task(task) => match (&task.last_status, &self.task) {
+                (TaskStatus::Running, Some(_)) => self.markers.started_at.is_some(),
+                (TaskStatus::Stopped | TaskStatus::Other(_), _) | (_, None) => false,
+                (_, Some(_)) => true,
+            },
             Observation::Markers(markers) => {
-                let success = |(_, marker): &(Timestamp, Marker)| *marker == Marker::Exit(0);
-                !self.is_stopped()
-                    && self.told_of_its_start(has_source)
+                let success = |(_, marker): &(Timestamp, Marker)| {
+                    matches!(marker, Marker::Exit(0) | Marker::Ended)
+                };
+                (!self.is_stopped() || self.closed.is_some())
+                    && request.artifacts.is_none()
+                    && self.told_of_its_start(request.source.is_some())
                     && markers.iter().all(success)
             }
             Observation::WholeLog(_) | Observation::Gone => false,
@@ -832,7 +835,7 @@ mod tests {
         quota::Quotas,
         request::{Defaults, SubmitRequest},
         settings::Settings,
-        task,
+        task::{self, AttemptProof},
     };
     use proptest::prelude::*;
 
@@ -882,7 +885,7 @@ mod tests {
         let run_task = task::run_task(
             execution,
             "arn:def",
-            &AttemptSecret::of_text(NONCE.into()),
+            AttemptProof::Nonce(&AttemptSecret::of_text(NONCE.into())),
             &GitAccess::default(),
             &settings(),
         );
@@ -1235,7 +1238,7 @@ mod tests {
                             run_task: task::run_task(
                                 &execution,
                                 "d",
-                                &AttemptSecret::of_text(NONCE.into()),
+                                AttemptProof::Nonce(&AttemptSecret::of_text(NONCE.into())),
                                 &GitAccess::default(),
                                 &settings()
                             )

@@ -4,6 +4,8 @@
 //! once. Its label is the task's ARN, so it is found again after a crash of mycli. A container that
 //! has run is never started again.
 
+pub use self::artifacts::TakeError;
+
 mod artifacts;
 mod endpoint;
 mod error;
@@ -214,11 +216,11 @@ impl ContainerRunner {
     }
 
     /// Takes the files that are to be kept out of a container that has ended, into this folder.
-    /// Idempotent.
+    /// Idempotent. An engine that does not answer is asked again for a minute.
     ///
     /// # Errors
-    /// The reason, in words.
-    pub async fn take_files(&self, container_id: &str, into: &Path) -> Result<(), String> {
+    /// [`TakeError`].
+    pub async fn take_files(&self, container_id: &str, into: &Path) -> Result<(), TakeError> {
         artifacts::take(&self.docker, container_id, into).await
     }
 

@@ -667,7 +667,7 @@ mod tests {
                     .collect(),
                 folder: Some(folders.work),
                 source: None,
-                failure: None,
+                request: None,
                 note: None,
                 artifacts: None,
                 timeout_seconds: Some(timeout),

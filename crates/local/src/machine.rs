@@ -33,6 +33,7 @@ use tokio::{
 use runner::order::GitProgram;
 
 use crate::{
+    artifacts::LocalArtifacts,
     database::{self, Limits},
     remains::Remains,
     system::System,
@@ -175,6 +176,11 @@ impl Machine {
 }
 
 impl Machine {
+    /// The files of runs that are kept.
+    pub(crate) fn artifacts(&self) -> &LocalArtifacts {
+        &self.parts.worker.artifacts
+    }
+
     /// Answers a request of this user, without a network and without a key.
     pub async fn call(
         &self,

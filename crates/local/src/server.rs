@@ -94,6 +94,7 @@ pub async fn serve(
         machine.close().await?;
         return Err(error);
     }
+    machine.artifacts().serve_at(address);
     let machine = Arc::new(machine);
     machine.start().await?;
     lock.announce(address)?;
@@ -236,6 +237,9 @@ async fn answer(
     request: Request,
 ) -> Response {
     let (head, mut body) = request.into_parts();
+    if let Some(file) = machine.artifacts().answer(&head).await {
+        return file.unwrap_or_else(|problem| refusal(&problem));
+    }
     let body = match whole(&mut body).await {
         Ok(body) => body,
         Err(problem) => {
@@ -244,7 +248,7 @@ async fn answer(
             if problem.status == 413 && !head.headers.contains_key(header::EXPECT) {
                 tokio::spawn(throw_away(body));
             }
-            let mut response = response(machine::parts(pipeline::http::problem(&problem)));
+            let mut response = refusal(&problem);
             // The rest of the body is not read to find the next request after it.
             response
                 .headers_mut()
@@ -370,6 +374,10 @@ fn is_idle((status, _, body): &(u16, HeaderMap, Vec<u8>)) -> bool {
     *status == 200
         && serde_json::from_slice::<LogsPage>(body)
             .is_ok_and(|page| page.lines.is_empty() && !page.complete)
+}
+
+fn refusal(problem: &Problem) -> Response {
+    response(machine::parts(pipeline::http::problem(problem)))
 }
 
 fn response((status, headers, body): (u16, HeaderMap, Vec<u8>)) -> Response {

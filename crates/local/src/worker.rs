@@ -20,7 +20,7 @@ use domain::{
 use futures_util::future::join_all;
 use pipeline::{
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
     state_tracker::{DATA_MESSAGE, StateTracker},
 };
 use tokio::{
@@ -79,6 +79,8 @@ pub struct Worker {
     pub registered: Arc<Registered>,
     /// The pace at which held backlogs move.
     pub pace: Arc<Pace>,
+    /// The first records of backlogs.
+    pub heads: Arc<Heads>,
     /// The settings of the installation.
     pub settings: watch::Sender<Arc<Settings>>,
     /// Notified whenever something may have changed.
@@ -120,6 +122,7 @@ impl Worker {
             secrets,
             registered,
             pace,
+            heads,
             ..
         } = self;
         Launcher {
@@ -130,6 +133,7 @@ impl Worker {
             secrets,
             registered,
             pace,
+            heads,
             system: &System,
             settings,
         }

@@ -8,8 +8,8 @@ use domain::{
 
 use crate::unreadable::passed_over;
 
-/// Publishes how these executions ended. Executions that have not ended or no longer exist are
-/// skipped.
+/// Publishes how these executions ended, if somebody may listen: an event that nobody takes costs
+/// as much as one that is taken. Executions that have not ended or no longer exist are skipped.
 ///
 /// An execution with an unreadable record is skipped too, because it would block all that ended
 /// after it.
@@ -24,6 +24,9 @@ pub async fn announce(
     announcer: &impl Announcer,
     ids: impl IntoIterator<Item = ExecutionId> + Send,
 ) -> Result<(), PortError> {
+    if !announcer.is_heard().await? {
+        return Ok(());
+    }
     let mut announcements = Vec::new();
     for id in ids.into_iter().collect::<Vec<_>>() {
         announcements.extend(

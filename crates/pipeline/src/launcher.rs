@@ -18,11 +18,13 @@ use crate::{definitions::Registered, unreadable::passed_over};
 
 mod checks;
 mod groups;
+mod heads;
 mod launches;
 mod limit_state;
 mod reruns;
 mod rounds;
 
+pub use heads::Heads;
 pub use limit_state::Pace;
 
 /// The launcher function.
@@ -42,6 +44,8 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub registered: &'a Registered,
     /// How fast held backlogs move, as counted by this process.
     pub pace: &'a Pace,
+    /// The first records of backlogs, as this process last read them.
+    pub heads: &'a Heads,
     /// Clock and randomness.
     pub system: &'a A,
     /// The installation's settings.

@@ -32,6 +32,7 @@ use domain::{
     settings::Settings,
     stored,
 };
+use serde::Serialize;
 
 use crate::{
     auth::{self, Auth},
@@ -318,24 +319,30 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
             let title = format!("{} has no attempt {number}", execution.id);
             return Err(Problem::new(404, "no_such_attempt", title));
         }
-        let (attempt, batch) = (
-            execution.id.attempt(number),
-            cursor.map_or(0, |cursor| cursor.batch),
-        );
-        let page = self.artifacts_of(&attempt, batch).await;
+        let from = cursor.unwrap_or(ArtifactCursor {
+            attempt: number,
+            batch: 0,
+            passed: 0,
+        });
+        let page = self
+            .artifacts_from(&execution.id.attempt(number), from)
+            .await;
         Ok(http::json(200, &page.map_err(|e| http::failed(&e))?))
     }
 
-    async fn artifacts_of(
+    /// Returns the files of one batch, as many as fit into an answer.
+    async fn artifacts_from(
         &self,
         attempt: &AttemptId,
-        batch: u32,
+        from: ArtifactCursor,
     ) -> Result<ArtifactsPage, PortError> {
+        let batch = from.batch;
         let Some(manifest) = self.artifacts.manifest(attempt, batch).await? else {
             return Ok(ArtifactsPage::default());
         };
+        let passed = usize::try_from(from.passed).unwrap_or(usize::MAX);
         let mut artifacts = Vec::with_capacity(manifest.files.len());
-        for file in manifest.files {
+        for file in manifest.files.into_iter().skip(passed) {
             let name = file.path.file_name();
             let url = self.artifacts.download(attempt, batch, file.number, name);
             artifacts.push(ArtifactView {
@@ -347,9 +354,19 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
                 attempt: attempt.number(),
             });
         }
-        let next = ArtifactCursor {
-            attempt: attempt.number(),
-            batch: batch + 1,
+        let count = short_enough(&artifacts);
+        let next = if count < artifacts.len() {
+            artifacts.truncate(count);
+            ArtifactCursor {
+                passed: from.passed + u32::try_from(count).unwrap_or(u32::MAX),
+                ..from
+            }
+        } else {
+            ArtifactCursor {
+                batch: batch + 1,
+                passed: 0,
+                ..from
+            }
         };
         Ok(ArtifactsPage {
             artifacts,
@@ -636,14 +653,14 @@ fn asked(
 }
 
 /// How many of these fit into an answer. There is always one: the largest record fits.
-fn short_enough(executions: &[Listed]) -> usize {
+fn short_enough(all: &[impl Serialize]) -> usize {
     let mut bytes = 0;
-    let fits = |listed: &&Listed| {
-        let text = serde_json::to_string(listed).unwrap_or_default();
+    let fits = |one: &&_| {
+        let text = serde_json::to_string(one).unwrap_or_default();
         bytes += length_in_event(&text);
         bytes <= PAGE_BYTES_MAX
     };
-    executions.iter().take_while(fits).count().max(1)
+    all.iter().take_while(fits).count().max(1)
 }
 
 fn attempt_number(text: &str) -> Result<u32, FieldError> {

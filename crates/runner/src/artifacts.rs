@@ -53,14 +53,18 @@ enum Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    fn of(into: &KeepIn, told: &'a AtomicBool) -> io::Result<Self> {
+    fn of(into: &KeepIn, told: &'a AtomicBool) -> Result<Self, String> {
         match into {
-            KeepIn::Folder(folder) => Ok(Self::Folder(Folder::new(folder))),
-            KeepIn::Api(access) => {
-                let api = Api::new(access, told);
-                let api = api.map_err(|fault| io::Error::other(fault.reason))?;
-                Ok(Self::Api(Box::new(api)))
+            KeepIn::Prepared(folder) if !folder.is_dir() => {
+                Err("there is no place for it in this container".to_owned())
             }
+            KeepIn::Folder(folder) | KeepIn::Prepared(folder) => {
+                Ok(Self::Folder(Folder::new(folder)))
+            }
+            KeepIn::Api(access) => match Api::new(access, told) {
+                Ok(api) => Ok(Self::Api(Box::new(api))),
+                Err(fault) => Err(fault.reason),
+            },
         }
     }
 
@@ -83,16 +87,18 @@ impl<'a> Destination<'a> {
 /// reads them. On TERM it ends after what is under way.
 ///
 /// # Errors
-/// When the order cannot be begun.
+/// When signals cannot be caught, or nobody reads the last report.
 pub fn upload(order: &KeepOrder, out: &mut impl Write) -> io::Result<()> {
     let told = Arc::new(AtomicBool::new(false));
     flag::register(SIGTERM, Arc::clone(&told))?;
-    let collected = collect::files(&order.root, &order.globs);
-    let to = Destination::of(&order.into, &told)?;
+    let collected = collect::files(&order.root, &order.globs, &told);
     let mut upload = Upload::new(collected, &told);
-    upload.run(&to, |so_far| {
-        let _nobody_reads = writeln!(out, "{SO_FAR}{}", so_far.written());
-    });
+    match Destination::of(&order.into, &told) {
+        Ok(to) => upload.run(&to, |so_far| {
+            let _nobody_reads = writeln!(out, "{SO_FAR}{}", so_far.written());
+        }),
+        Err(why) => upload.lose_all(&why),
+    }
     writeln!(out, "{DONE}{}", upload.summary().written())
 }
 
@@ -165,6 +171,13 @@ impl<'a> Upload<'a> {
         }
     }
 
+    fn lose_all(&mut self, why: &str) {
+        let files = std::mem::take(&mut self.collected.files);
+        if let Some(first) = files.first() {
+            self.lose(&first.path, why, files.len());
+        }
+    }
+
     fn keep(&mut self, count: usize, bytes: u64) {
         self.kept.files += u32::try_from(count).unwrap_or(u32::MAX);
         self.kept.bytes += bytes;
@@ -178,7 +191,7 @@ impl<'a> Upload<'a> {
     /// The files that are kept, and why not all.
     fn summary(&self) -> UploadSummary {
         let mut lost = self.lost.clone();
-        for (why, count) in &self.collected.left_out {
+        if let Some((why, count)) = &self.collected.left_out {
             lost.get_or_insert_with(|| (why.clone(), 0)).1 += count;
         }
         let reason = lost.map(|(why, count)| match count {

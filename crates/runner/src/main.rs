@@ -1,24 +1,19 @@
 //! `mycli-runner`: the program inside a task.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    io::{self, Read as _},
+    path::PathBuf,
+    process::ExitCode,
 };
 
-use domain::{
-    ecs::KeyValuePair,
-    request::{Place, RepoUrl},
-    upload::AttemptRequest,
-};
+use domain::request::{Place, RepoUrl};
 use runner::{
-    PROGRAM, artifacts, attempt_api,
+    artifacts, attempt_api,
     fetch::{self, check_out},
     hand_over, install,
     order::{
         AttemptAccess, CheckOutOrder, FetchFault, FetchOrder, FetchOutcome, FetchedCommit,
-        GitProgram, KeepIn, KeepOrder, RepositorySource, RunOrder, TaskVariables, place, to_json,
+        GitProgram, KeepOrder, RunOrder, TaskVariables, place,
     },
     parent, platform, run,
 };
@@ -65,6 +60,7 @@ fn main() -> ExitCode {
             })
         }),
         "get-request" => read_order().and_then(|access: AttemptAccess| {
+            parent::end_with_it();
             let answer = attempt_api::get_request(&access);
             Ok(serde_json::to_writer(io::stdout(), &answer)?)
         }),
@@ -115,7 +111,7 @@ fn init(folder: Option<PathBuf>, workspace: Option<PathBuf>) -> io::Result<()> {
 /// whether it is there.
 fn fetch_for_main(workspace: Option<PathBuf>, by_git: bool) -> io::Result<bool> {
     let workspace = workspace.ok_or_else(|| io::Error::other(USAGE))?;
-    let mut task = task_variables();
+    let mut task = TaskVariables::of_this_process(Vec::new());
     let repo = task.repo.take().unwrap_or_default();
     let repo = RepoUrl::parse(&repo, Place::Aws).map_err(io::Error::other)?;
     let into = workspace.join(place::HANDED_OVER).join(place::FETCHED);
@@ -135,89 +131,13 @@ fn fetch_for_main(workspace: Option<PathBuf>, by_git: bool) -> io::Result<bool> 
 fn run_here(is_by_stdin: bool) -> io::Result<ExitCode> {
     let order = match is_by_stdin {
         true => read_order().ok(),
-        false => Some(order_of_variables()),
+        false => Some(RunOrder::of_this_process(Vec::new())),
     };
     let Some(order) = order else {
         return Ok(ExitCode::from(EXIT_NO_ORDER));
     };
     let status = run::run(order)?;
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
-}
-
-/// This process's variables. Engines have them as JSON, so they are text.
-fn task_variables() -> TaskVariables {
-    task_variables_and(Vec::new())
-}
-
-/// The same, with further ones.
-fn task_variables_and(further: Vec<KeyValuePair>) -> TaskVariables {
-    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let all = std::env::vars_os().map(|(name, value)| (text(name), text(value).into()));
-    let further = further.into_iter();
-    TaskVariables::of(all.chain(further.map(|pair| (pair.name, pair.value.into()))))
-}
-
-/// This process's variables, with those that are to be asked for. Returns also why those cannot be
-/// had.
-fn whole_variables() -> (TaskVariables, Option<String>) {
-    let task = task_variables();
-    let Some(access) = task.access.as_ref().filter(|_| task.asks_for_request) else {
-        return (task, None);
-    };
-    match ask_for_request(access) {
-        Ok(request) => (task_variables_and(request.environment), None),
-        Err(why) => (task, Some(why)),
-    }
-}
-
-/// The order that a container's variables are.
-fn order_of_variables() -> RunOrder {
-    let (mut task, failure) = whole_variables();
-    let has_repository = task.repo.is_some();
-    let artifacts = task
-        .artifacts
-        .take()
-        .map(|artifacts| (artifacts, keep_in(&mut task)));
-    let handed_over =
-        || RepositorySource::HandedOver(Path::new(place::WORKSPACE).join(place::HANDED_OVER));
-    RunOrder {
-        failure,
-        artifacts,
-        ..task.into_order(None, has_repository.then(handed_over), None)
-    }
-}
-
-/// The place for the files that the command leaves: by our API if the task calls it, else in a
-/// folder that mycli has put into the container.
-fn keep_in(task: &mut TaskVariables) -> KeepIn {
-    match task.access.take() {
-        Some(access) => KeepIn::Api(access),
-        None => KeepIn::Folder(Path::new(place::ARTIFACTS).join(place::KEPT)),
-    }
-}
-
-/// Asks our API for the variables of the request, in a child: this process is to have no other
-/// thread. Returns why they cannot be had.
-fn ask_for_request(access: &AttemptAccess) -> Result<AttemptRequest, String> {
-    let failed = |error: io::Error| format!("the request cannot be asked for: {error}");
-    let mut child = platform::own_program()
-        .and_then(|program| {
-            Command::new(program)
-                .arg0(PROGRAM)
-                .arg("get-request")
-                .env_clear()
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-        })
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(&to_json(access)).map_err(failed)?;
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| Err("asking for the request ended without an answer".to_owned()))
-        .map_err(|why: String| format!("the request cannot be asked for: {why}"))
 }
 
 /// Reads an order from stdin: it holds credentials, which arguments and variables would show.

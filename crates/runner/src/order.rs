@@ -179,6 +179,8 @@ pub struct AwaitFetchOrder {
 pub enum KeepIn {
     /// A folder. It is made when there is something to keep.
     Folder(PathBuf),
+    /// A folder that mycli has made. Where there is none, nobody would fetch the files.
+    Prepared(PathBuf),
     /// A bucket, by requests that our API signs.
     Api(AttemptAccess),
 }
@@ -237,9 +239,10 @@ pub struct RunOrder {
     /// The repository that the command starts in.
     #[serde(default)]
     pub source: Option<RepositorySource>,
-    /// Why the set-up has failed already, if it has.
+    /// The way to the rest of this order, if it is to be asked for: it is larger than variables can
+    /// be.
     #[serde(default)]
-    pub failure: Option<String>,
+    pub request: Option<AttemptAccess>,
     /// A note for the log, before the repository is there.
     #[serde(default)]
     pub note: Option<String>,

@@ -6,6 +6,10 @@ mod linux;
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub use self::linux::{adopt_orphans, die_with_parent, hide, own_program, processes};
+pub use self::linux::{
+    adopt_orphans, die_with_parent, hide, is_of_the_kernel, own_program, processes,
+};
 #[cfg(target_os = "macos")]
-pub use self::macos::{adopt_orphans, die_with_parent, hide, own_program, processes};
+pub use self::macos::{
+    adopt_orphans, die_with_parent, hide, is_of_the_kernel, own_program, processes,
+};

@@ -23,17 +23,17 @@ use domain::{
         EXIT_SET_UP_FAILED, EXIT_TIMED_OUT, UPLOAD_AFTER_TERM_SECONDS, UPLOAD_SECONDS,
         variable::ATTEMPT_ID,
     },
-    marker::{self, PREFIX},
+    marker,
     request::CommandLine,
-    stored,
+    upload::AttemptRequest,
 };
 use rustix::{io::Errno, process::Signal};
 use secrecy::ExposeSecret as _;
 
 use self::{output::Output, signals::Signals, tree::Tree};
 use crate::order::{
-    self, AwaitFetchOrder, CheckOutOrder, FetchOutcome, HandedOver, KeepOrder, RepositorySource,
-    RunOrder, place,
+    self, AttemptAccess, AwaitFetchOrder, CheckOutOrder, FetchOutcome, HandedOver, KeepOrder,
+    RepositorySource, RunOrder, place,
 };
 use crate::{PROGRAM, artifacts, hand_over, platform};
 
@@ -148,10 +148,7 @@ impl Keeper {
 
     /// A marker line. Its token tells no other word's token, since the command may read the log.
     fn marker(&self, said: &str) -> String {
-        let word = said.split(':').next().unwrap_or_default();
-        let token = marker::token(self.order.nonce.expose_secret(), word);
-        let version = stored::FORM;
-        format!("{PREFIX}{token}:{version}:{said}")
+        marker::line(self.order.nonce.expose_secret(), said)
     }
 
     fn mark(&mut self, said: &str) {
@@ -162,8 +159,9 @@ impl Keeper {
     /// Gets the repository, if there is one. Returns the folder that the command starts in, or why
     /// there is none.
     fn set_up(&mut self) -> Result<PathBuf, String> {
-        if let Some(reason) = self.order.failure.clone() {
-            return Err(reason);
+        let deadline = Instant::now() + Duration::from_secs(self.order.set_up_seconds);
+        if let Some(access) = self.order.request.take() {
+            self.order = self.whole_order(&access, deadline)?;
         }
         let Some(source) = self.order.source.clone() else {
             return Ok(self.order.folder.clone().unwrap_or_else(|| ".".into()));
@@ -172,7 +170,6 @@ impl Keeper {
         if let Some(note) = self.order.note.clone() {
             self.output.note(&note);
         }
-        let deadline = Instant::now() + Duration::from_secs(self.order.set_up_seconds);
         let (commit, folder) = match source {
             RepositorySource::Fetch(fetch) => self.fetch(&fetch, deadline)?,
             RepositorySource::HandedOver(folder) => self.take_over(&folder, deadline)?,
@@ -181,6 +178,28 @@ impl Keeper {
         let variable = ("MYCLI_COMMIT".to_owned(), commit.into());
         self.order.environment.extend([variable]);
         Ok(folder)
+    }
+
+    /// Asks our API for the rest of the order. Returns the whole of it.
+    fn whole_order(
+        &mut self,
+        access: &AttemptAccess,
+        deadline: Instant,
+    ) -> Result<RunOrder, String> {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let limit = TimeLimit::from_start(Some(limit));
+        let (end, said) = self.child("get-request", order::to_json(access), limit)?;
+        let request: Result<AttemptRequest, String> = match end {
+            ChildEnd::TimedOut => Err(format!(
+                "there was no answer within {} s",
+                self.order.set_up_seconds
+            )),
+            ChildEnd::Told => return Err("stopped while asking for the request".to_owned()),
+            ChildEnd::Itself => serde_json::from_slice(&said)
+                .unwrap_or_else(|_| Err("there was no answer".to_owned())),
+        };
+        let request = request.map_err(|why| format!("the request cannot be asked for: {why}"))?;
+        Ok(RunOrder::of_this_process(request.environment))
     }
 
     /// Fetches the repository, and writes its files.
@@ -287,8 +306,10 @@ impl Keeper {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // Of its own thread: a child that is gone or slow to read must not hold the keeper up.
         thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&order)));
+        // So is what it says: an answer may be larger than a pipe.
+        let said = thread::spawn(move || all_of(stdout));
         let (end, _) = self.follow(&child, reading, limit);
-        Ok((end, all_of(stdout)))
+        Ok((end, said.join().unwrap_or_default()))
     }
 
     /// Keeps the files that the command leaves in this folder, if that is wanted after such an end.

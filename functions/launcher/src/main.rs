@@ -17,7 +17,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
 };
 use tracing::Instrument as _;
 
@@ -35,6 +35,7 @@ async fn main() -> Result<(), Error> {
     let tasks = EcsTasks::new(&config, settings.cluster.clone(), registration);
     let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
     let (registered, pace) = (Registered::default(), Pace::default());
+    let heads = Heads::default();
     let launcher = Launcher {
         store: &store,
         queue: &queue,
@@ -43,6 +44,7 @@ async fn main() -> Result<(), Error> {
         secrets: &store,
         registered: &registered,
         pace: &pace,
+        heads: &heads,
         system: &System,
         settings: &settings,
     };

@@ -13,7 +13,7 @@ use domain::{
     quota::Quotas,
     request::{Defaults, SubmitRequest},
     settings::Settings,
-    task,
+    task::{self, AttemptProof},
     transition::{LaunchPlan, Observation},
 };
 use pipeline::state_tracker::Input;
@@ -73,7 +73,7 @@ fn launched() -> Execution {
     let run_task = task::run_task(
         &new,
         "definition",
-        &AttemptSecret::of_bits(1),
+        AttemptProof::Nonce(&AttemptSecret::of_bits(1)),
         &GitAccess::default(),
         &settings(),
     );

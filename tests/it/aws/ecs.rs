@@ -13,7 +13,7 @@ use domain::{
     ports::{LaunchError, Tasks},
     request::Arch,
     settings::Settings,
-    task::{self, SecretMapping, TaskDefinition},
+    task::{self, AttemptProof, SecretMapping, TaskDefinition},
 };
 use serde_json::json;
 
@@ -84,7 +84,7 @@ fn a_task_is_tagged_with_stack_submitter_and_group() {
         let input = task::run_task(
             execution,
             "arn",
-            &AttemptSecret::of_bits(0),
+            AttemptProof::Nonce(&AttemptSecret::of_bits(0)),
             &GitAccess::default(),
             &settings,
         );

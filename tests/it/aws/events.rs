@@ -15,7 +15,7 @@ use domain::{
     quota::Quotas,
     request::{Defaults, SubmitRequest},
     settings::Settings,
-    task,
+    task::{self, AttemptProof},
     transition::{LaunchPlan, Observation},
 };
 
@@ -80,7 +80,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
     let run_task = task::run_task(
         &queued,
         "arn:aws:ecs:task-definition/x:1",
-        &AttemptSecret::of_bits(0),
+        AttemptProof::Nonce(&AttemptSecret::of_bits(0)),
         &GitAccess::default(),
         &settings,
     );

@@ -9,7 +9,8 @@ use domain::{
     id::ExecutionId,
     limit::LimitKey,
     ports::{Created, ReadStore, SweepStore, WriteStore},
-    stored::FORM,
+    request::{Artifacts, ArtifactsOn, CommandLine},
+    stored::NEWEST,
 };
 use tests::table::Table;
 
@@ -144,7 +145,7 @@ impl Newer for Raw {
 
     async fn raise_version(&self, id: &ExecutionId) {
         let [_, state] = self.keys(id);
-        self.set(state, "v", AttributeValue::N((FORM + 1).to_string()))
+        self.set(state, "v", AttributeValue::N((NEWEST + 1).to_string()))
             .await;
     }
 
@@ -233,6 +234,31 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
         later.usage(&POOL).await.expect("it answers").used,
         readable + of_a_newer_release
     );
+}
+
+/// The launcher of an older release would start such a run without its files, or could not start it.
+/// It leaves alone what has a higher version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_an_older_launcher_would_misread_has_a_higher_version() {
+    let (store, _table) = fresh_store().await;
+    let plain = Wish::default().execution();
+    let mut with_files = Wish::of("alice", 1).execution();
+    with_files.request.artifacts = Some(Artifacts {
+        globs: vec!["dist/**".parse().expect("a pattern")],
+        on: ArtifactsOn::default(),
+    });
+    let mut large = Wish::of("alice", 2).execution();
+    large.request.command = CommandLine::Text("x".repeat(20_000));
+    for (execution, version) in [(plain, "1"), (with_files, "2"), (large, "2")] {
+        let [request, state] = store.items(&execution).expect("it can be spelled");
+        let version = AttributeValue::N(version.into());
+        assert_eq!(request.get("v"), Some(&version));
+        assert_eq!(state.get("v"), Some(&AttributeValue::N("1".into())));
+        let created = store.create(&execution, None).await.expect("it answers");
+        assert_eq!(created, Created::New);
+        let read = store.load(&execution.id).await.expect("it answers");
+        assert_eq!(read, Some(execution));
+    }
 }
 
 /// A process died after it wrote the request and before it wrote the state. Then another request

@@ -49,7 +49,7 @@ mod typical {
         quota::Quotas,
         request::{Defaults, SubmitRequest},
         settings::Settings,
-        task,
+        task::{self, AttemptProof},
         transition::LaunchPlan,
     };
 
@@ -130,7 +130,7 @@ mod typical {
         let run_task = task::run_task(
             execution,
             &definition,
-            &AttemptSecret::of_text(NONCE.into()),
+            AttemptProof::Nonce(&AttemptSecret::of_text(NONCE.into())),
             &GitAccess::default(),
             &settings(),
         );

@@ -24,7 +24,7 @@ use domain::{
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
-    stored::FORM,
+    stored::NEWEST,
     task::TaskDefinition,
 };
 use local::{
@@ -138,7 +138,7 @@ impl Newer for Dir {
     }
 
     async fn raise_version(&self, id: &ExecutionId) {
-        self.change(id, |record| record["v"] = json!(FORM + 1));
+        self.change(id, |record| record["v"] = json!(NEWEST + 1));
     }
 
     async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>) {

@@ -15,7 +15,7 @@ use domain::{
     quota::Quotas,
     request::{Arch, Defaults, SubmitRequest},
     settings::Settings,
-    task,
+    task::{self, AttemptProof},
     transition::{LaunchPlan, Observation},
 };
 use tests::Store;
@@ -146,7 +146,7 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
     task::run_task(
         execution,
         "arn:aws:ecs:task-definition/x:1",
-        &AttemptSecret::of_bits(0),
+        AttemptProof::Nonce(&AttemptSecret::of_bits(0)),
         &GitAccess::default(),
         &settings(),
     )

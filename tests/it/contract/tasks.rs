@@ -253,7 +253,7 @@ impl Case for OnThisMachine {
             ..task::run_task(
                 &execution,
                 definition_arn,
-                &secret,
+                AttemptProof::Nonce(&secret),
                 &GitAccess::default(),
                 &settings(),
             )

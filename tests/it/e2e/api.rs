@@ -76,6 +76,15 @@ impl Http {
         })
     }
 
+    /// What is at a whole address, sent there as it is written.
+    pub(crate) fn fetch(&self, url: &str) -> (u16, header::HeaderMap, String) {
+        self.runtime.block_on(async {
+            let answer = self.client.get(url).send().await.unwrap();
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            (status, headers, answer.text().await.unwrap())
+        })
+    }
+
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Vec::new())
     }

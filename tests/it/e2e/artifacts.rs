@@ -5,6 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use serde_json::{Value, json};
 use tests::sandbox::{Sandbox, eventually};
 
+use super::api::Http;
+
 /// The paths of the files of the latest run.
 fn kept(sandbox: &Sandbox) -> Vec<String> {
     let page = sandbox.local(&["artifacts", "list", "-o", "json"]).exits(0);
@@ -126,6 +128,82 @@ fn files_of_a_command_that_was_ended_are_kept() {
     sandbox.local(&["cancel", &id, "--wait"]).exits(0);
     assert_eq!(sandbox.record(&id)["status"], "CANCELLED");
     assert_eq!(kept(&sandbox), ["log"]);
+}
+
+/// Whoever has only the server's address gets the files from there, and with one's own client too.
+#[test]
+fn a_server_gives_files_out_by_addresses_that_need_no_key() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let command = "printf hello > 'a b.txt'; : > empty";
+    let ran = serve.run(
+        &sandbox,
+        &[
+            "exec",
+            "--no-repo",
+            "--artifact",
+            "*",
+            "--artifacts-to",
+            "got",
+            command,
+        ],
+    );
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let got = fs::read_to_string(sandbox.path("got/a b.txt")).expect("a file");
+    assert_eq!(got, "hello");
+    let page = serve
+        .run(&sandbox, &["artifacts", "list", "-o", "json"])
+        .exits(0)
+        .json();
+    let file = &page["artifacts"][1];
+    assert_eq!(file["path"], "a b.txt");
+    let url = file["url"].as_str().expect("an address");
+    let prefix = format!("{}/files/", serve.endpoint);
+    assert!(url.starts_with(&prefix), "{url} {prefix}");
+    let mut http = Http::to(&serve);
+    http.key = None;
+    let answer = http.fetch(url);
+    assert_eq!((answer.0, &*answer.2), (200, "hello"));
+    let disposition = answer.1["content-disposition"].to_str().expect("a text");
+    assert_eq!(disposition, "attachment; filename*=UTF-8''a%20b.txt");
+    for changed in [
+        url.replace("/1?", "/0?"),
+        url.replace("until=", "until=9"),
+        url.replace("/1?", "/%2e%2e/%2e%2e/%2e%2e/store.sqlite?"),
+    ] {
+        assert!([401, 403].contains(&http.fetch(&changed).0), "{changed}");
+    }
+    let store = sandbox.store().join("artifacts");
+    fs::remove_dir_all(store).expect("it is there");
+    assert_eq!(http.fetch(url).0, 404);
+}
+
+/// API Gateway takes six megabytes from a function. The longest paths of a batch have more.
+#[test]
+fn a_page_of_long_paths_is_cut_and_goes_on() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let command = "d=$(printf '\\377%.0s' $(seq 250)); for i in $(seq 14); do mkdir $d; cd -P $d; done; \
+                   for i in $(seq 500); do : > $i; done";
+    let flags = ["exec", "--no-repo", "--artifact", "**"];
+    let ran = serve.run(&sandbox, &[&flags[..], &[command]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let http = Http::to(&serve);
+    let id = http.history("")[0]["execution_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let first = http.get(&format!("/executions/{id}/artifacts")).body;
+    let cursor = first["next_cursor"].as_str().expect("more").to_owned();
+    let next = http.get(&format!("/executions/{id}/artifacts?cursor={cursor}"));
+    let length = serde_json::to_string(&first).expect("JSON").len();
+    assert!((1 << 20..6 << 20).contains(&length), "{length}");
+    let (mut all, rest) = (paths(&first), paths(&next.body));
+    assert!(!all.is_empty() && !rest.is_empty());
+    all.extend(rest);
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 500);
 }
 
 /// Names by which a command may try to break the program that keeps or gets its files.

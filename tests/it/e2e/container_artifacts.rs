@@ -1,9 +1,9 @@
 //! The files that a command in a container leaves.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use local::container::TASK_LABEL;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{
     engine::{self, BUSYBOX, Engine, SCRATCH, USER},
     sandbox::{Sandbox, eventually},
@@ -133,4 +133,46 @@ fn a_command_that_writes_among_the_kept_files_reaches_nothing() {
             );
         }
     }
+}
+
+/// The default image starts in `/`. What the kernel and mycli put there is none of the command's.
+#[test]
+fn a_search_in_the_root_folder_finds_the_images_files_and_ends() {
+    let sandbox = Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());
+    let head = ["exec", "--no-repo", "--image", BUSYBOX];
+    let run = |artifacts: &[&str]| {
+        let command = "mkdir out; echo x > out/f";
+        let ran = sandbox.local(&[&head[..], artifacts, &[command]].concat());
+        assert_eq!(ran.code, Some(0), "{ran:#?}");
+        let page = sandbox.local(&["artifacts", "list", "-o", "json"]).exits(0);
+        let files = page.json()["artifacts"].as_array().expect("a list").clone();
+        let path = |file: &Value| file["path"].as_str().expect("a path").to_owned();
+        files.iter().map(path).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(run(&["--artifact", "out/**"]), ["out/f".to_owned()].into());
+    let all = run(&["--artifact", "**", "--artifact", "!bin"]);
+    assert!(all.contains("out/f"), "{all:?}");
+    for ours in ["proc/", "sys/", "mycli/", "mycli-artifacts/"] {
+        assert!(!all.iter().any(|path| path.starts_with(ours)), "{all:?}");
+    }
+}
+
+/// The runner has kept them. Then they cannot be taken out of the container.
+#[test]
+fn files_that_are_lost_after_the_command_are_told() {
+    let sandbox = Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());
+    sandbox.local(&["history"]).exits(0);
+    fs::write(sandbox.store().join("artifacts"), "in the way").expect("a file");
+    let flags = ["--no-repo", "--image", BUSYBOX, "--artifact", "f"];
+    let ran = sandbox.local(&[&["exec"], &flags[..], &["cd /; echo x > f"]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    let artifacts = &record["artifacts"];
+    assert_eq!(
+        (&artifacts["files"], &artifacts["complete"]),
+        (&json!(0), &json!(false)),
+        "{record:#}"
+    );
+    let reason = artifacts["reason"].as_str().expect("a reason");
+    assert!(reason.contains("could not be taken out"), "{reason}");
 }

@@ -146,6 +146,33 @@ fn what_runs_on_a_full_disk_is_not_lost_and_what_is_submitted_is_refused() {
 }
 
 #[test]
+fn files_that_a_full_disk_has_no_room_for_are_told() {
+    let sandbox = Sandbox::new();
+    let _disk = Disk::at(&sandbox.home().join(".mycli"));
+    sandbox.local(&["exec", "--no-repo", "true"]).exits(0);
+    // The file itself has room, and its copy has not.
+    let command = "echo x > small; avail=$(df -k . | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4); \
+                   dd if=/dev/zero of=large bs=1k count=$((avail * 2 / 3)) 2>/dev/null";
+    let flags = ["--no-repo", "--artifact", "small", "--artifact", "large"];
+    let ran = sandbox.local(&[&["exec"], &flags[..], &[command]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    let artifacts = &record["artifacts"];
+    assert_eq!(
+        (&artifacts["files"], &artifacts["complete"]),
+        (&json!(1), &json!(false)),
+        "{record:#}"
+    );
+    let reason = artifacts["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("large") && reason.contains("No space left"),
+        "{reason}"
+    );
+    let list = sandbox.local(&["artifacts", "list"]).exits(0);
+    assert_eq!(list.out, "2  small\n");
+}
+
+#[test]
 fn a_store_that_became_read_only_is_named_and_nothing_is_done() {
     let sandbox = Sandbox::new();
     let disk = Disk::at(&sandbox.home().join(".mycli"));

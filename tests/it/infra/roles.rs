@@ -397,6 +397,7 @@ fn a_wildcard_stands_only_where_there_are_no_resources() {
         "ecs:ListTasks",
         "ecs:RegisterTaskDefinition",
         "dynamodb:ListStreams",
+        "events:ListRules",
         "servicequotas:GetServiceQuota",
         "servicequotas:GetAWSDefaultServiceQuota",
     ]

@@ -19,7 +19,7 @@ use domain::{
     marker::Marker,
     ports::Tasks,
     request::{Defaults, SubmitRequest},
-    task::{self, TaskDefinition},
+    task::{self, AttemptProof, TaskDefinition},
     transition::{CancelDecision, LaunchPlan, Observation},
 };
 use futures_util::FutureExt;
@@ -91,7 +91,7 @@ fn story(
     let run_task = task::run_task(
         &submitted,
         &arn,
-        &AttemptSecret::of_text(NONCE.into()),
+        AttemptProof::Nonce(&AttemptSecret::of_text(NONCE.into())),
         &GitAccess::default(),
         &settings,
     );

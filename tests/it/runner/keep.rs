@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -501,4 +503,56 @@ fn a_repository_that_another_user_fetched_becomes_ones_own() {
         );
     }
     assert!(!text.contains("dubious"), "{text}");
+}
+
+/// An API that takes calls and never answers, and the way to it.
+fn silent_api() -> (TcpListener, Value) {
+    let api = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = api.local_addr().expect("an address");
+    let access = json!({"api": format!("http://{address}"), "attempt": "exec_1-1", "token": "t"});
+    (api, access)
+}
+
+#[test]
+fn asking_for_the_request_can_be_stopped() {
+    let (api, access) = silent_api();
+    let kept = keep("true", json!({"request": access}));
+    let _call = api.accept().expect("it calls");
+    kept.signal(Signal::TERM);
+    let ran = kept.end();
+    assert_eq!(ran.code, Some(125));
+    assert_eq!(ran.lines, ["mycli: stopped while asking for the request"]);
+}
+
+#[test]
+fn asking_for_the_request_is_part_of_the_set_up_and_its_time() {
+    let (_api, access) = silent_api();
+    let ran = keep("true", json!({"request": access, "set_up_seconds": 1})).end();
+    assert_eq!(
+        ran.lines,
+        ["mycli: the request cannot be asked for: there was no answer within 1 s"]
+    );
+}
+
+/// An answer that is larger than a pipe does not stand still in it.
+#[test]
+fn a_request_larger_than_a_pipe_is_asked_for() {
+    let (api, access) = silent_api();
+    let command = format!("echo whole # {}", "x".repeat(100_000));
+    let environment = json!([{"name": "MYCLI_COMMAND", "value": command}]);
+    let body = json!({"environment": environment}).to_string();
+    let answering = thread::spawn(move || {
+        let (mut call, _) = api.accept().expect("it calls");
+        let mut head = [0; 4096];
+        assert!(call.read(&mut head).expect("a request") > 0);
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        call.write_all(answer.as_bytes()).expect("it reads");
+    });
+    let ran = keep("false", json!({"request": access})).end();
+    answering.join().expect("it was asked");
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.lines.iter().any(|line| line == "whole"), "{ran:?}");
 }

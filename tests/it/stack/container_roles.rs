@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{
     emulator::{ACCOUNT, REGION},
     engine::DEBIAN_GIT,
@@ -115,6 +115,9 @@ fn calls(world: &World, stack: &Stack) -> BTreeMap<String, Vec<Call>> {
 #[test]
 fn every_call_is_allowed_by_its_role_and_every_permission_is_needed_or_argued() {
     let mut world = World::new();
+    // Somebody listens, else nothing is published.
+    let rule = json!({"Name": "heard", "EventPattern": json!({"source": ["mycli"]}).to_string()});
+    world.ask("events", "AWSEvents.PutRule", &rule);
     use_all(&mut world);
     let mut stack = Stack {
         account: ACCOUNT.into(),

@@ -2,9 +2,10 @@
 
 use std::{fs, io::Write, net::TcpListener, process::Stdio};
 
+use domain::attempt_secret::AttemptSecret;
 use serde_json::{Value, json};
 use tests::{
-    engine::DEBIAN_GIT,
+    engine::{BUSYBOX, DEBIAN_GIT},
     planted::{self, Planted},
     sandbox::{Process, Ran, Running, files, holds},
 };
@@ -342,4 +343,41 @@ fn a_secret_for_administrators_cannot_be_named_by_another_key() {
     );
     let (status, text) = world.call("POST", "/execute", &world.api().1, Some(request));
     assert_eq!(status, 202, "{text}");
+}
+
+/// The attempt's secret is in its task's variables, where ECS and its runner read it. The command
+/// does not see it, and nothing keeps it. Its token opens the attempt, and is nowhere but on the
+/// way to the API.
+#[test]
+fn an_attempts_secret_and_token_are_found_nowhere_else() {
+    let world = World::new();
+    let look = "env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null; echo x > /tmp/f; ls /proc/*/fd 2>/dev/null";
+    let flags = ["--no-repo", "--image", BUSYBOX, "--artifact", "tmp/f"];
+    let ran = world.run(&[&["exec"], &flags[..], &[look]].concat());
+    assert_eq!(ran.code, Some(0), "{ran:#?}");
+    let record = world.run(&["status", "-o", "json"]).exits(0).json();
+    assert_eq!(record["artifacts"]["files"], json!(1), "{record:#}");
+    let asked = fs::read_to_string(world.emulator.calls_log()).expect("the calls");
+    let (_, rest) = asked
+        .split_once("\"MYCLI_SECRET\"")
+        .expect("a task with a secret");
+    let digits = |c: char| c.is_ascii_hexdigit();
+    let secret = rest.split(|c| !digits(c)).find(|word| word.len() == 32);
+    let secret = secret.expect("its value").to_owned();
+    let token = AttemptSecret::of_text(secret.clone().into()).token();
+    let planted = Planted::default()
+        .with("the secret", &secret)
+        .with("the token", token.expose());
+    let (out, err) = (ran.out.as_bytes(), ran.err.as_bytes());
+    assert_eq!((planted.found_in(out), planted.found_in(err)), (None, None));
+    let only_token = Planted::default().with("the token", token.expose());
+    for (from, text) in everything(&world) {
+        // A task's variables are the way to its runner.
+        let holds_variables = ["the tasks", "what functions asked for", "the requests"];
+        let search = match holds_variables.contains(&&*from) {
+            true => &only_token,
+            false => &planted,
+        };
+        assert_eq!(search.found_in(text.as_bytes()), None, "in {from}");
+    }
 }

@@ -43,7 +43,12 @@ struct State {
     dead: Vec<Message>,
     sent: u64,
     received: u64,
+    /// Requests, as SQS bills them: of at most ten messages each (AWS-FACTS §5).
+    requests: u64,
 }
+
+/// The most messages in a request.
+const BATCH: usize = 10;
 
 impl State {
     fn show_at(&mut self, id: u64, at: Timestamp) {
@@ -127,13 +132,24 @@ impl<C: Clock> MemoryQueue<C> {
             .map(|(_, id)| *id)
             .take(max)
             .collect();
+        state.requests += u64::from(!ids.is_empty());
         ids.into_iter()
             .filter_map(|id| state.receive(id, now + visibility))
             .collect()
     }
 
+    /// How many requests were made, empty receives left out: a long poll makes few of those.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        let of = |queue| self.state(queue).requests;
+        QueueName::ALL.into_iter().map(of).sum()
+    }
+
     /// Deletes messages that were processed.
     pub fn delete(&self, received: &[Received]) {
+        if let Some(first) = received.first() {
+            self.state(first.message.queue()).requests += 1;
+        }
         for one in received {
             let mut state = self.state(one.message.queue());
             if state.is_current(one) {
@@ -179,6 +195,11 @@ impl<C: Clock> MemoryQueue<C> {
 impl<C: Clock> Queue for MemoryQueue<C> {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let now = self.clock.now();
+        for queue in QueueName::ALL {
+            let theirs = |outgoing: &&Outgoing| outgoing.message.queue() == queue;
+            let count = messages.iter().filter(theirs).count();
+            self.state(queue).requests += count.div_ceil(BATCH) as u64;
+        }
         for Outgoing {
             message,
             delay_seconds,

@@ -45,7 +45,12 @@ async fn poll<W: Way>(world: Arc<World<W>>, queue: QueueName) {
             continue;
         }
         world.clock.sleep(INVOKE).await;
-        let response = world.launcher().handle(event(&received)).await;
+        let source = match queue {
+            QueueName::Launch => "launch queue",
+            QueueName::Control => "control queue",
+        };
+        let event = event(&received);
+        let response = world.invoke(source, world.launcher().handle(event)).await;
         let failed = |received: &Received| {
             let id = received.id.to_string();
             response
@@ -82,7 +87,7 @@ pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>
         let events = script::locked(&world.ecs).take_events(world.clock.now());
         events
             .into_iter()
-            .for_each(|(_, change)| deliver(&world, change));
+            .for_each(|(_, change)| deliver(&world, &change));
         world.clock.sleep(POLL).await;
     }
 }
@@ -93,19 +98,25 @@ pub(super) async fn watch_events<W: Way>(
     mut events: UnboundedReceiver<Change>,
 ) {
     while let Some(change) = events.recv().await {
-        deliver(&world, change);
+        deliver(&world, &change);
     }
 }
 
-fn deliver<W: Way>(world: &Arc<World<W>>, change: Change) {
+fn deliver<W: Way>(world: &Arc<World<W>>, change: &Change) {
+    let envelope = change.envelope();
+    if !W::hears(&envelope.detail) {
+        return;
+    }
     let world = Arc::clone(world);
     world.clock.clone().spawn(async move {
         world.clock.sleep(INVOKE).await;
-        let (envelope, before) = (change.envelope(), world.clock.now());
+        let before = world.clock.now();
         // EventBridge retries what a function failed at; the sweep repairs what is lost.
-        let told = world.tracker().task_changed(&envelope).await.is_ok();
-        if told && script::is_stop(&envelope.detail) {
-            script::note_freed(&world, before);
+        let told = world
+            .invoke("a task's change", world.tracker().task_changed(&envelope))
+            .await;
+        if told.is_ok() && script::is_stop(&envelope.detail) {
+            script::note_freed(&world, before, &envelope.detail);
         }
     });
 }
@@ -115,6 +126,8 @@ async fn sweep<W: Way>(world: Arc<World<W>>) {
         world.clock.sleep(TimeDelta::minutes(1)).await;
         let until = world.clock.now() + TimeDelta::seconds(45);
         // The next sweep goes on from here.
-        let _ = world.tracker().next_sweep(until).await;
+        let _ = world
+            .invoke("the sweep", world.tracker().next_sweep(until))
+            .await;
     }
 }

@@ -14,7 +14,7 @@ use domain::{
     git_access::GitAccess,
     ports::{Clock, LaunchError, Tasks},
     quota::{RUN_TASK_RATE, TokenBucket},
-    task,
+    task::{self, AttemptProof},
 };
 
 use super::{LaunchPlan, script::locked, settings, start, time::Virtual};
@@ -57,7 +57,7 @@ fn input(execution: &Execution, plan: &LaunchPlan, definition: &str) -> RunTaskI
     task::run_task(
         execution,
         definition,
-        &AttemptSecret::of_bits(0),
+        AttemptProof::Nonce(&AttemptSecret::of_bits(0)),
         &GitAccess::default(),
         &settings(&plan.account),
     )

@@ -101,7 +101,9 @@ async fn tell<W: Way>(world: &World<W>, arn: &TaskArn, nonce: &str, words: &[Str
         .collect();
     // Lambda retries a failed asynchronous invocation twice, after one and two minutes.
     for pause in [60, 120, 0] {
-        if world.tracker().lines_written(&event).await.is_ok() {
+        let tracker = world.tracker();
+        let written = tracker.lines_written(&event);
+        if world.invoke("marker lines", written).await.is_ok() {
             return;
         }
         world.clock.sleep(TimeDelta::seconds(pause)).await;
@@ -161,7 +163,9 @@ pub(super) fn is_stop(task: &Task) -> bool {
     task.last_status == domain::ecs::TaskStatus::Stopped
 }
 
-/// Records when an attempt was closed.
-pub(super) fn note_freed<W: Way>(world: &World<W>, at: Timestamp) {
-    locked(&world.freed).push(at);
+/// Records when the attempt of a task was closed.
+pub(super) fn note_freed<W: Way>(world: &World<W>, at: Timestamp, task: &Task) {
+    let attempt: Option<AttemptId> = task.started_by.as_ref().and_then(|by| by.parse().ok());
+    let id = attempt.map(|attempt| attempt.execution().clone());
+    locked(&world.freed).extend(id.map(|id| (at, id)));
 }

@@ -7,8 +7,13 @@ use std::{
     fmt,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
 };
 
 use chrono::TimeDelta;
@@ -41,7 +46,32 @@ struct State {
     timers: u64,
     waiting: BTreeMap<(Timestamp, u64), Waker>,
     spawned: Vec<BoxFuture<'static, ()>>,
+    outside: Outside,
 }
+
+/// Work outside of virtual time, such as a call of a real server. While there is any, time stands
+/// still.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outside(Arc<AtomicUsize>);
+
+impl Outside {
+    /// Such work begins.
+    pub(super) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It has ended.
+    pub(super) fn end(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// How long to wait before looking whether work outside has gone on.
+const LOOK: Duration = Duration::from_micros(20);
 
 impl fmt::Debug for Virtual {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,8 +88,14 @@ impl Virtual {
             timers: 0,
             waiting: BTreeMap::new(),
             spawned: Vec::new(),
+            outside: Outside::default(),
         };
         Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// The work outside of this time.
+    pub(super) fn outside(&self) -> Outside {
+        locked(&self.0).outside.clone()
     }
 
     /// Runs a future, and all that it spawns, until it is ready.
@@ -85,7 +121,12 @@ impl Virtual {
             if let Some(result) = result.borrow_mut().take() {
                 return result;
             }
-            if quiet && locked(&self.0).spawned.is_empty() {
+            if !quiet || !locked(&self.0).spawned.is_empty() {
+                continue;
+            }
+            if self.outside().is_any() {
+                thread::sleep(LOOK);
+            } else {
                 assert!(self.pass(), "everybody waits, and nobody for a moment");
             }
         }
@@ -165,7 +206,7 @@ impl Drop for Sleep {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
     use crate::simulation::start;

@@ -40,9 +40,11 @@ const POOLS: [CapacityPool; 3] = [
 /// look, and a counter is corrected only if two looks agree.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
-/// Records loaded at a time. A record is some kilobytes, and ten thousand of them would not fit
-/// into the sweep's memory.
-const LOADED: usize = 250;
+/// Records loaded by one call: `BatchGetItem` takes 100 keys, and a record is two items.
+const LOADED: usize = 50;
+/// Calls at a time. A record usually has some kilobytes, but a large request has 256 KiB, and the
+/// function has 256 MB of memory: 100 large records and what is made of them take half of that.
+const LOADS: usize = 2;
 /// Launch batches that are closed at the same time. Each takes a connection, so their number is
 /// bounded.
 const PARALLEL: usize = 32;
@@ -97,14 +99,14 @@ impl SeenRecords {
 }
 
 impl DynamoStore {
-    /// Compares counters and records once. If anything is off or changing, it compares again and
-    /// gives the writes under way time to finish.
+    /// Compares counters and records once. If anything is off by more than what happened meanwhile
+    /// explains, it compares again and gives the writes under way time to finish.
     pub(super) async fn reconcile(&self) -> Result<(), PortError> {
         let before = self.counters().await?;
         let held = self.tidy().await?;
         let after = self.counters().await?;
-        let calm = looks(&before, &held, &after).all(|(_, look)| look.is_calm());
-        if calm && before.iter().all(|counter| counter.off == 0) {
+        let explained = looks(&before, &held, &after).all(|(_, look)| look.off() == 0);
+        if explained && before.iter().all(|counter| counter.off == 0) {
             return Ok(());
         }
         let before = self.counters().await?;
@@ -134,9 +136,12 @@ impl DynamoStore {
             .iter()
             .flat_map(|batch| batch.ids.iter().cloned())
             .collect();
+        let ids: Vec<_> = ids.into_iter().collect();
+        let loads: Vec<_> = ids.chunks(LOADED).map(|ids| self.load_all(ids)).collect();
+        let mut loads = stream::iter(loads).buffer_unordered(LOADS);
         let mut seen = SeenRecords::default();
-        for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
-            for loaded in self.load_all(ids).await? {
+        while let Some(all) = loads.try_next().await? {
+            for loaded in all {
                 match loaded {
                     Ok(record) => seen.look_at(record),
                     // Its allocation is not known. That stops no correction, and the run stays

@@ -85,6 +85,21 @@ impl DynamoStore {
             .and_then(|item| text_of(item, "execution")?.parse().ok()))
     }
 
+    /// The same, for lines of a task's log: it is asked for several times, and never changes.
+    pub(super) async fn of_task_of_lines(
+        &self,
+        task_id: &TaskId,
+    ) -> Result<Option<ExecutionId>, PortError> {
+        if let Some(known) = self.memory.of_task(task_id) {
+            return Ok(Some(known));
+        }
+        let found = self.of_task(task_id).await?;
+        if let Some(execution) = &found {
+            self.memory.keep_task(task_id.clone(), execution.clone());
+        }
+        Ok(found)
+    }
+
     async fn exactly(&self, ulid: &str) -> Result<Vec<ExecutionId>, PortError> {
         let Ok(id) = format!("exec_{ulid}").parse::<ExecutionId>() else {
             return Ok(Vec::new());

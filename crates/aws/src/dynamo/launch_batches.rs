@@ -2,8 +2,9 @@
 //! launched. They lead the sweep to every open run, and no run pays for an index entry of its own
 //! that is written and deleted again.
 //!
-//! A launch batch names executions that may be open; only their records tell which are. It only
-//! ever shrinks, and only the sweep shrinks it.
+//! A launch batch names executions that may be open; only their records tell which are. Only the
+//! sweep shrinks it. The process that made it adds to it for some minutes, so that launches one by
+//! one do not make an item each.
 
 use std::collections::BTreeSet;
 
@@ -35,6 +36,8 @@ const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
 pub(super) struct LaunchBatch {
     key: Key,
     at: i64,
+    /// How often ids were added, and when the last time was.
+    additions: Option<(u64, i64)>,
     pub(super) ids: Vec<ExecutionId>,
 }
 
@@ -49,6 +52,7 @@ impl LaunchBatch {
         Self {
             key: Key::new(partition(shard), format!("{at:013}-{:016x}", bits >> 64)),
             at,
+            additions: None,
             ids,
         }
     }
@@ -59,6 +63,7 @@ impl LaunchBatch {
         Some(Self {
             key: Key::new(text("pk")?, text("sk")?),
             at: number_of(item, "at")?,
+            additions: number_of(item, "additions").zip(number_of(item, "added_at")),
             ids: ids.filter_map(|id| id_of_ulid(id.as_s().ok()?)).collect(),
         })
     }
@@ -96,10 +101,37 @@ impl DynamoStore {
     /// harmless.
     pub(super) async fn record_launch_batch(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
         let now = (self.now)();
-        let batches = ids
+        if ids.is_empty() {
+            return Ok(());
+        }
+        if let Some(key) = self.memory.take_batch(ids.len(), TOGETHER, now) {
+            let added = AttributeValue::L(ids.iter().map(|id| text(ulid(id))).collect());
+            let there = WriteCondition::new(
+                "attribute_exists(pk)",
+                [
+                    (":ids", added),
+                    (":now", number(now.timestamp_millis())),
+                    (":one", number(1)),
+                ],
+            );
+            let change = "SET ids = list_append(ids, :ids), added_at = :now, \
+                          v = if_not_exists(v, :v) ADD additions :one";
+            if self.update_if(key, change, there).await? {
+                return Ok(());
+            }
+            // The sweep has removed it, since all of its runs were over.
+            self.memory.drop_batch();
+        }
+        let batches: Vec<_> = ids
             .chunks(TOGETHER)
-            .map(|ids| self.put(LaunchBatch::new(ids.to_vec(), now).item()));
-        try_join_all(batches).await.map(drop)
+            .map(|ids| LaunchBatch::new(ids.to_vec(), now))
+            .collect();
+        try_join_all(batches.iter().map(|batch| self.put(batch.item()))).await?;
+        if let Some(last) = batches.last().filter(|last| last.ids.len() < TOGETHER) {
+            self.memory
+                .keep_batch(last.key.clone(), last.ids.len(), now);
+        }
+        Ok(())
     }
 
     /// All launch batches.
@@ -142,27 +174,33 @@ impl DynamoStore {
         open: &BTreeSet<ExecutionId>,
         over: &BTreeSet<ExecutionId>,
     ) -> Result<(), PortError> {
-        let departed =
-            (self.now)().timestamp_millis() - batch.at > DEPARTED_AFTER.num_milliseconds();
+        let last = batch.additions.map_or(batch.at, |(_, at)| at.max(batch.at));
+        let departed = (self.now)().timestamp_millis() - last > DEPARTED_AFTER.num_milliseconds();
+        // Ids that were added since the batch was read stay.
+        let unchanged = |more: Option<(&'static str, AttributeValue)>| match batch.additions {
+            None => WriteCondition::new(
+                "attribute_exists(pk) AND attribute_not_exists(additions)",
+                more,
+            ),
+            Some((count, _)) => WriteCondition::new(
+                "additions = :additions",
+                more.into_iter().chain([(":additions", number(count))]),
+            ),
+        };
         let left = batch.without(|id| over.contains(id) || (departed && !open.contains(id)));
         match left.ids.len() {
             0 => self
-                .delete_if(
+                .delete_if(batch.key.clone(), unchanged(None))
+                .await
+                .map(drop),
+            few if few * 2 <= batch.ids.len() => self
+                .update_if(
                     batch.key.clone(),
-                    WriteCondition::new("attribute_exists(pk)", []),
+                    "SET ids = :ids, v = if_not_exists(v, :v)",
+                    unchanged(Some((":ids", left.ids()))),
                 )
                 .await
                 .map(drop),
-            few if few * 2 <= batch.ids.len() => {
-                let there = WriteCondition::new("attribute_exists(pk)", [(":ids", left.ids())]);
-                self.update_if(
-                    batch.key.clone(),
-                    "SET ids = :ids, v = if_not_exists(v, :v)",
-                    there,
-                )
-                .await
-                .map(drop)
-            }
             _ => Ok(()),
         }
     }

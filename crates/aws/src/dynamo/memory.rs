@@ -7,11 +7,15 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use domain::{Timestamp, limit::LimitKey};
+use domain::{Timestamp, ecs::TaskId, id::ExecutionId, limit::LimitKey};
+
+use super::item::Key;
 
 /// How long a note in a directory is assumed to be still there: far less than the day after which
 /// it may be removed.
 const NOTED_FOR: TimeDelta = TimeDelta::minutes(10);
+/// How long a launch batch is added to.
+const BATCH_FOR: TimeDelta = TimeDelta::minutes(10);
 /// Most things remembered of each kind, before all are dropped. Locks can have any number of names,
 /// so the memory must be bounded.
 const MOST: usize = 10_000;
@@ -28,6 +32,11 @@ struct MemoryInner {
     /// The submitters in each backlog when it was last looked at, and how many starts each was
     /// charged for.
     seen: HashMap<LimitKey, BTreeMap<String, u64>>,
+    /// The executions of tasks, which never change.
+    tasks: HashMap<TaskId, ExecutionId>,
+    /// The launch batch that this process made last, how many ids it was given, and when it was
+    /// made.
+    batch: Option<(Key, usize, Timestamp)>,
 }
 
 impl StoreMemory {
@@ -58,6 +67,40 @@ impl StoreMemory {
     /// The submitters last seen in a backlog; none if it was never looked at.
     pub(super) fn seen(&self, backlog: &LimitKey) -> BTreeMap<String, u64> {
         self.lock().seen.get(backlog).cloned().unwrap_or_default()
+    }
+
+    /// The execution of a task, if it was looked up here before.
+    pub(super) fn of_task(&self, task: &TaskId) -> Option<ExecutionId> {
+        self.lock().tasks.get(task).cloned()
+    }
+
+    pub(super) fn keep_task(&self, task: TaskId, execution: ExecutionId) {
+        let mut inner = self.lock();
+        if inner.tasks.len() >= MOST {
+            inner.tasks.clear();
+        }
+        inner.tasks.insert(task, execution);
+    }
+
+    /// The launch batch that takes this many more ids, of at most `most`.
+    pub(super) fn take_batch(&self, more: usize, most: usize, now: Timestamp) -> Option<Key> {
+        let mut inner = self.lock();
+        let (key, count, made_at) = inner.batch.as_mut()?;
+        let fits = *count + more <= most && (now - *made_at).abs() < BATCH_FOR;
+        if fits {
+            *count += more;
+            return Some(key.clone());
+        }
+        inner.batch = None;
+        None
+    }
+
+    pub(super) fn keep_batch(&self, key: Key, count: usize, now: Timestamp) {
+        self.lock().batch = Some((key, count, now));
+    }
+
+    pub(super) fn drop_batch(&self) {
+        self.lock().batch = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, MemoryInner> {

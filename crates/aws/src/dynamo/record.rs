@@ -21,6 +21,8 @@ use domain::{
     id::ExecutionId,
     limit::{Admission, LimitKey},
     ports::{Claim, Created, Entropy, PortError, UpdateError},
+    stored,
+    task::ApiNeed,
 };
 
 use super::{
@@ -125,11 +127,15 @@ impl DynamoStore {
         let submitted_until = execution.submitted_at + self.longest();
         let end_until = execution.end().map(|end| end.at + self.retention);
         let expires = end_until.map_or(submitted_until, |end| end.max(submitted_until));
-        item_of(
+        let mut item = item_of(
             request_key(&execution.id),
             &RequestItem::of(execution, expires),
             &execution.unknown.of_form(REQUEST),
-        )
+        )?;
+        if ApiNeed::of(&execution.request).is_some() {
+            item.insert(stored::VERSION.to_owned(), number(stored::NEWEST));
+        }
+        Ok(item)
     }
 
     fn state_item(&self, execution: &Execution) -> Result<Item, PortError> {

@@ -56,13 +56,16 @@ pub(super) struct WriteCondition {
 
 impl WriteCondition {
     /// The keys of `values` are the names used in the text, with their colons.
-    pub(super) fn new<const N: usize>(
+    pub(super) fn new<'a>(
         text: &'static str,
-        values: [(&str, AttributeValue); N],
+        values: impl IntoIterator<Item = (&'a str, AttributeValue)>,
     ) -> Self {
+        let values = values.into_iter();
         Self {
             text,
-            values: values.map(|(name, value)| (name.to_owned(), value)).into(),
+            values: values
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
         }
     }
 

@@ -18,6 +18,8 @@ pub const ARTIFACT_GLOBS_MAX: usize = 50;
 pub const ARTIFACT_GLOB_MAX: usize = 256;
 /// The beginning of a pattern that leaves files out.
 const EXCEPT: char = '!';
+/// The part of a pattern that stands for any folders.
+const ANY_DEPTH: &str = "**";
 
 /// The files of a run that are to be kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +100,21 @@ impl ArtifactGlob {
         glob(below(&self.0)).ok()
     }
 
+    /// Patterns for the folders on the way to what it takes: of `a/*/b.txt` those are `a` and `a/*`.
+    fn on_the_way(&self) -> Vec<Glob> {
+        let path = below(&self.0);
+        let mut globs = Vec::new();
+        for (end, _) in path.match_indices('/') {
+            let folder = &path[..end];
+            match glob(folder) {
+                Ok(glob) if !folder.contains(ANY_DEPTH) => globs.push(glob),
+                // `**`, or a `/` that is within braces: any folder may be on the way.
+                _ => return glob(ANY_DEPTH).into_iter().collect(),
+            }
+        }
+        globs
+    }
+
     /// Whether it leaves files out.
     #[must_use]
     pub fn is_exception(&self) -> bool {
@@ -110,6 +127,8 @@ impl ArtifactGlob {
 pub struct ArtifactPatterns {
     taken: GlobSet,
     left_out: GlobSet,
+    /// The folders on the way to what is taken.
+    on_the_way: GlobSet,
 }
 
 impl ArtifactPatterns {
@@ -128,24 +147,40 @@ impl ArtifactPatterns {
             }
             set.build()
         };
+        let mut on_the_way = GlobSetBuilder::new();
+        let taken = globs.iter().filter(|glob| !glob.is_exception());
+        for glob in taken.flat_map(ArtifactGlob::on_the_way) {
+            on_the_way.add(glob);
+        }
         Ok(Self {
             taken: set(false)?,
             left_out: set(true)?,
+            on_the_way: on_the_way.build()?,
         })
+    }
+
+    /// Whether a folder below the command's folder, or one in it, may hold a file that is taken. So
+    /// a search need not look into all folders.
+    #[must_use]
+    pub fn may_be_in(&self, folder: &Path) -> bool {
+        !is_in(folder, &self.left_out)
+            && (self.on_the_way.is_match(folder) || is_in(folder, &self.taken))
     }
 
     /// Whether a path below the command's folder is taken: it, or a folder that it is in, is named
     /// by a pattern that takes, and none of them by one that leaves out.
     #[must_use]
     pub fn take(&self, path: &Path) -> bool {
-        let is_in = |set: &GlobSet| {
-            let mut folders = path
-                .ancestors()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            folders.any(|folder| set.is_match(folder))
-        };
-        is_in(&self.taken) && !is_in(&self.left_out)
+        is_in(path, &self.taken) && !is_in(path, &self.left_out)
     }
+}
+
+/// Whether a pattern of the set names a path, or a folder that it is in.
+fn is_in(path: &Path, set: &GlobSet) -> bool {
+    let mut folders = path
+        .ancestors()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folders.any(|folder| set.is_match(folder))
 }
 
 /// The pattern without what only says that it begins in the command's folder, or that it names a
@@ -161,7 +196,7 @@ fn below(text: &str) -> &str {
 
 fn glob(path: &str) -> Result<Glob, globset::Error> {
     // The folder itself is all that is in it.
-    let path = if path == "." { "**" } else { path };
+    let path = if path == "." { ANY_DEPTH } else { path };
     GlobBuilder::new(path)
         .literal_separator(true)
         .backslash_escape(true)
@@ -170,6 +205,8 @@ fn glob(path: &str) -> Result<Glob, globset::Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     #[test]
@@ -198,6 +235,52 @@ mod tests {
             (&["a\\*b"], "a*b", true),
         ] {
             assert_eq!(take(globs, path), is_taken, "{globs:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_search_looks_only_where_files_may_be() {
+        let may_be_in = |globs: &[&str], folder: &str| {
+            let globs: Vec<_> = globs.iter().map(|glob| glob.parse().unwrap()).collect();
+            let patterns = ArtifactPatterns::of(&globs).unwrap();
+            patterns.may_be_in(Path::new(folder))
+        };
+        for (globs, folder, may) in [
+            (&["dist/**"][..], "dist", true),
+            (&["dist/**"], "dist/a/b", true),
+            (&["dist/**"], "proc", false),
+            (&["dist"], "dist/a", true),
+            (&["a/b/c.txt"], "a/b", true),
+            (&["a/b/c.txt"], "a/c", false),
+            (&["a/*/c.txt"], "a/x", true),
+            (&["a/*/c.txt"], "a/x/y", false),
+            (&["*.xml"], "src", false),
+            (&["*.xml"], "x.xml", true),
+            (&["**/*.xml"], "src/a", true),
+            (&["src/**/x"], "src/a/b", true),
+            (&["{a/b,c}/d"], "a/b", true),
+            (&["."], "a", true),
+            (&["**", "!node_modules"], "node_modules", false),
+            (&["**", "!**/node_modules"], "a/node_modules", false),
+            (&["**", "!**/*.tmp"], "a", true),
+        ] {
+            assert_eq!(may_be_in(globs, folder), may, "{globs:?} {folder}");
+        }
+    }
+
+    proptest! {
+        /// What is taken is never in a folder that is passed over.
+        #[test]
+        fn no_file_is_passed_over(globs in vec("!?[ab*?/{},]{1,8}", 1..4), path in "[ab]{1,2}(/[ab]{1,2}){0,4}") {
+            let globs: Vec<ArtifactGlob> = globs.iter().filter_map(|glob| glob.parse().ok()).collect();
+            let patterns = ArtifactPatterns::of(&globs).unwrap();
+            let path = Path::new(&path);
+            if patterns.take(path) {
+                let folders = path.ancestors().skip(1).filter(|folder| *folder != Path::new(""));
+                for folder in folders {
+                    prop_assert!(patterns.may_be_in(folder), "{globs:?} {}", folder.display());
+                }
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use domain::{
 };
 use futures_util::StreamExt as _;
 use runner::order::place;
+use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{
@@ -28,7 +29,27 @@ use super::{
     error::{is_missing, plain},
     persistently,
 };
-use crate::{failpoint, removal::remove_folder};
+use crate::{artifacts::draft_of, failpoint, host::is_for_want_of_room, removal::remove_folder};
+
+/// Why files could not be taken out of a container.
+#[derive(Debug, Error)]
+pub enum TakeError {
+    /// There is no room on this machine. It may be tried again.
+    #[error("{0}")]
+    NoRoom(io::Error),
+    /// They are lost.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl TakeError {
+    fn of(at: &Path, error: io::Error) -> Self {
+        match is_for_want_of_room(&error) {
+            true => Self::NoRoom(error),
+            false => Self::Lost(format!("{}: {error}", at.display())),
+        }
+    }
+}
 
 /// How many chunks wait to be written.
 const CHUNKS: usize = 4;
@@ -79,28 +100,38 @@ fn empty_folder() -> io::Result<Vec<u8>> {
 /// taken.
 ///
 /// # Errors
-/// The reason, in words.
-pub(super) async fn take(docker: &Docker, container: &str, into: &Path) -> Result<(), String> {
+/// [`TakeError`].
+pub(super) async fn take(docker: &Docker, container: &str, into: &Path) -> Result<(), TakeError> {
     if into.exists() {
         return Ok(());
     }
-    let draft = into.with_extension("new");
-    let words = |error: io::Error| format!("{}: {error}", draft.display());
-    remove_folder(&draft).map_err(words)?;
-    let taken = unpack_all(docker, container, &draft).await;
-    match taken {
-        Ok(true) => fs::rename(&draft, into).map_err(words),
-        Ok(false) => Ok(()),
-        Err(why) => {
-            // It is tried again, or removed with the next one.
-            let _left = remove_folder(&draft);
-            Err(why)
+    let draft = draft_of(into);
+    let io = |error| TakeError::of(&draft, error);
+    let unpacked = persistently(|| async {
+        match remove_folder(&draft) {
+            Ok(()) => unpack_all(docker, container, &draft).await,
+            Err(error) => Ok(Err(error)),
         }
+    });
+    let has_any = match unpacked.await {
+        Ok(unpacked) => unpacked.map_err(io),
+        Err(fault) if is_missing(&fault) => Ok(false),
+        Err(fault) => Err(TakeError::Lost(plain(&fault))),
+    };
+    if matches!(has_any, Ok(true)) {
+        return fs::rename(&draft, into).map_err(io);
     }
+    // It is tried again, or removed with the next one.
+    let _left = remove_folder(&draft);
+    has_any.map(drop)
 }
 
-/// Returns whether there was anything.
-async fn unpack_all(docker: &Docker, container: &str, into: &Path) -> Result<bool, String> {
+/// Returns whether there was anything, or why it could not be written.
+async fn unpack_all(
+    docker: &Docker,
+    container: &str,
+    into: &Path,
+) -> Result<io::Result<bool>, Fault> {
     let path = Path::new(place::ARTIFACTS).join(place::KEPT);
     let options = DownloadFromContainerOptionsBuilder::new()
         .path(&path.to_string_lossy())
@@ -128,13 +159,9 @@ async fn unpack_all(docker: &Docker, container: &str, into: &Path) -> Result<boo
         }
     }
     drop(send);
-    let unpacked = unpacked.await.map_err(|error| error.to_string())?;
+    let unpacked = unpacked.await.map_err(io::Error::other);
     failpoint!("container.artifacts.take.after");
-    match fault {
-        Some(fault) if is_missing(&fault) => Ok(false),
-        Some(fault) => Err(plain(&fault)),
-        None => unpacked.map_err(|error| error.to_string()),
-    }
+    fault.map_or_else(|| Ok(unpacked.flatten()), Err)
 }
 
 fn unpack(archive: ReceivedChunks, into: &Path) -> io::Result<bool> {

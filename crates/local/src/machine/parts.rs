@@ -107,7 +107,7 @@ impl MachineParts {
         let wake = workers.clone();
         let queue = LocalQueue::new(database.clone(), move |worker: &WorkerId| wake.wake(worker));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
-        let (registered, pace) = (Arc::default(), Arc::default());
+        let (registered, pace, heads) = (Arc::default(), Arc::default(), Arc::default());
         let worker = Worker {
             store,
             queue,
@@ -117,6 +117,7 @@ impl MachineParts {
             secrets,
             registered,
             pace,
+            heads,
             settings,
             changed,
             inherited,

@@ -12,9 +12,10 @@ use std::{
 
 use domain::{
     Timestamp,
+    artifact::UploadSummary,
     container::variable,
     ecs::{StopCode, TaskStatus},
-    marker::Marker,
+    marker::{self, Marker},
     ports::{self, Clock, LogLine, PortError},
     request::ImageRef,
     stored::Unknown,
@@ -31,7 +32,7 @@ use super::{
     order, task_id,
 };
 use crate::{
-    container::ContainerRunner,
+    container::{ContainerRunner, TakeError},
     database::TaskRow,
     form,
     host::{self, Running, is_for_want_of_room},
@@ -496,19 +497,48 @@ impl TasksInner {
         self.write_down(job, None, clean_up).await
     }
 
-    /// Takes the files that are to be kept out of the container. They are lost if the engine or the
-    /// disk fails: the run itself has its end.
+    /// Takes the files that are to be kept out of the container, however long this machine has no
+    /// room for them. What cannot be taken is lost, and the log says so.
     async fn take_files(&self, job: &Job, engine: &ContainerRunner, id: &str) {
         let Some(attempt) = job.attempt().filter(|_| job.keeps_files()) else {
             return;
         };
         let into = self.setup.artifacts.folder(&attempt);
-        if let Err(error) = engine.take_files(id, &into).await {
-            tracing::error!(
-                task_id = job.id(),
-                error,
-                "files that are to be kept are lost"
-            );
+        loop {
+            match engine.take_files(id, &into).await {
+                Ok(()) => return,
+                Err(TakeError::NoRoom(error)) => again_soon(job, &error).await,
+                Err(TakeError::Lost(why)) => return self.tell_of_loss(job, why).await,
+            }
+        }
+    }
+
+    /// Corrects what the runner has said of the files.
+    async fn tell_of_loss(&self, job: &Job, why: String) {
+        tracing::error!(
+            task_id = job.id(),
+            error = why,
+            "files that are to be kept are lost"
+        );
+        let lost = UploadSummary {
+            reason: Some(format!(
+                "the files could not be taken out of the container: {why}"
+            )),
+            ..UploadSummary::default()
+        };
+        let line = marker::line(&job.nonce, &format!("uploaded:{}", lost.written()));
+        let line = format!("{line}\n");
+        loop {
+            let written = LogWriter::open(&self.logs.path(job.id()))
+                .and_then(|mut log| log.append(System.now(), line.as_bytes()));
+            match written {
+                Ok(lines) => return self.wrote(job, lines),
+                Err(error) if is_for_want_of_room(&error) => again_soon(job, &error).await,
+                Err(error) => {
+                    tracing::error!(task_id = job.id(), %error, "the log cannot be written");
+                    return;
+                }
+            }
         }
     }
 

@@ -108,6 +108,9 @@ where
             .filter(|execution| mark_on(&marks, execution).is_some())
             .cloned()
             .collect();
+        for entry in marked.iter().filter_map(Execution::backlog_entry) {
+            self.heads.forget(&entry.backlog, &entry.id);
+        }
         self.cancel_marked(&marks, &marked).await?;
         Ok(!marked.is_empty())
     }

@@ -42,9 +42,12 @@ use crate::{
     log,
 };
 
-/// How long a run waits that needs a secret with an unreadable record. It is this long because an
-/// administrator has to set the secret again.
-const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
+/// How long a run waits that needs a secret with an unreadable record, or an upgrade of the stack.
+/// An administrator has to set the secret again, and an upgrade takes minutes.
+const NAP: TimeDelta = TimeDelta::minutes(1);
+/// Why a run waits whose task must call our API, before the launcher has the address.
+const BEING_UPGRADED: &str = "the stack is being upgraded: this launcher does not know yet how a task keeps files or asks for \
+                              a large request";
 
 /// The outcome of recording launches. The recorded ones go on, whatever became of the others.
 #[derive(Default)]
@@ -105,10 +108,12 @@ where
             let then = if whole { Then::Again } else { Then::AgainSoon };
             return Ok(RoundOutcome::then(then));
         }
-        match self.take_tokens(pool.pool, updates.len()).await? {
+        let wanted = updates.len();
+        match self.take_tokens(pool.pool, wanted).await? {
             Ok(granted) => updates.truncate(granted),
             Err(hold) => return Ok(RoundOutcome::then(Then::Held(hold, None))),
         }
+        let is_rate_bound = updates.len() < wanted;
         if is_probe && !self.claim_probe(&mut pool).await? {
             return Ok(RoundOutcome::then(Then::Again));
         }
@@ -160,6 +165,7 @@ where
         };
         Ok(RoundOutcome {
             started,
+            is_rate_bound,
             learned,
             then: throttled.map_or(Then::Again, |words| {
                 Then::Held(Hold::throttled(words, look_at), None)
@@ -249,7 +255,12 @@ where
                     });
                 }
                 Ready::Soon => return Ok((updates, false)),
-                Ready::Elsewhere => {}
+                // Its record has changed, and the backlog's index may lag behind.
+                Ready::Elsewhere => {
+                    if let Some(entry) = before.backlog_entry() {
+                        self.heads.forget(&entry.backlog, &before.id);
+                    }
+                }
             }
         }
         Ok((updates, true))
@@ -261,6 +272,9 @@ where
             .iter()
             .map(|update| (update.before.id.clone(), update.before.status()))
             .collect();
+        for (id, _) in &befores {
+            self.heads.forget(backlog, id);
+        }
         let (mut recorded, mut back) = (Recorded::default(), Vec::new());
         for ((id, status), result) in befores.iter().zip(self.store.update_all(updates).await) {
             match result {
@@ -298,17 +312,16 @@ where
     /// Returns the record with its next attempt, once its task definition is registered.
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.system.now();
+        let secret = AttemptSecret::of_bits(self.system.bits());
+        let Some(proof) = AttemptProof::of(&before.request, &secret, self.settings) else {
+            return self.postpone(before, BEING_UPGRADED.to_owned(), NAP).await;
+        };
         let git = match self.git_access(before).await {
             // A secret with an unreadable record delays only the executions that need it, not the
             // rest of the backlog.
             Err(PortError::Corrupt(corrupt)) => {
                 corrupt.note();
-                let postponed = |execution: &Execution| {
-                    execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now)
-                };
-                return advance(self.store, self.queue, now, &before.id, postponed)
-                    .await
-                    .map(|_| Ready::Elsewhere);
+                return self.postpone(before, corrupt.to_string(), NAP).await;
             }
             git => git?,
         };
@@ -319,24 +332,16 @@ where
             .await?
         {
             Ensured::Ready(arn) => {
-                let secret = AttemptSecret::of_bits(self.system.bits());
-                let proof = AttemptProof::of(&before.request, &secret, self.settings);
                 let plan = LaunchPlan {
                     nonce: proof.nonce(),
                     token_hash: proof.token_hash(),
-                    run_task: task::run_task(before, &arn, &secret, &git, self.settings),
+                    run_task: task::run_task(before, &arn, proof, &git, self.settings),
                 };
                 let after = before.launching(plan, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
             }
             Ensured::Soon => Ok(Ready::Soon),
-            Ensured::Later { reason, pause } => {
-                let postponed =
-                    |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
-                advance(self.store, self.queue, now, &before.id, postponed)
-                    .await
-                    .map(|_| Ready::Elsewhere)
-            }
+            Ensured::Later { reason, pause } => self.postpone(before, reason, pause).await,
             Ensured::Refused(why) => {
                 let why = format!("the task definition was refused: {why}");
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
@@ -345,6 +350,21 @@ where
                     .map(|_| Ready::Elsewhere)
             }
         }
+    }
+
+    /// Lets an execution wait in its backlog for a while, and others go before it.
+    async fn postpone(
+        &self,
+        before: &Execution,
+        reason: String,
+        pause: TimeDelta,
+    ) -> Result<Ready, PortError> {
+        let now = self.system.now();
+        let postponed =
+            |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
+        advance(self.store, self.queue, now, &before.id, postponed)
+            .await
+            .map(|_| Ready::Elsewhere)
     }
 
     /// Moves an execution from this backlog back to that of its lock or group, which is used up

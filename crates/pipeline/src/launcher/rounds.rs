@@ -50,6 +50,9 @@ struct Drain {
 pub(super) struct RoundOutcome {
     /// How many executions were started.
     pub(super) started: usize,
+    /// Whether a rate allowed no more of them. Then a pause lets tokens gather for the next round:
+    /// small rounds cost as much as large ones.
+    pub(super) is_rate_bound: bool,
     /// The findings about the pool from ECS's answers, and the pool's limit as it was last read.
     pub(super) learned: Option<(LimitSnapshot, Learned)>,
     /// The launcher's next step.
@@ -212,7 +215,7 @@ where
                 hold,
                 Some(Promotion { id, pool }),
             ))),
-            Decision::Settle(settled) => Ok(self.settle(settled).await),
+            Decision::Settle(settled) => Ok(self.settle(&snapshot.limit.key, settled).await),
             Decision::Launch(launch) => self.launch(&snapshot.limit.key, *launch).await,
         }
     }
@@ -258,6 +261,10 @@ where
                 change_limit(self.store, &work.backlog, &state, &change, now).await?;
                 if moved.needs_help {
                     self.queue.send(vec![wakeup(work.backlog.clone())]).await?;
+                }
+                if outcome.is_rate_bound {
+                    self.system.sleep(watch::NAP_MIN).await;
+                    work.watch.paused(self.system.now());
                 }
                 true
             }
@@ -346,6 +353,7 @@ where
                 .filter(|entry| entry.backlog == work.backlog)?;
             execution.parked(pool.clone(), hold.reason.clone(), now)
         };
+        self.heads.forget(&work.backlog, &id);
         advance(self.store, self.queue, now, &id, moves).await?;
         work.next.insert(pool);
         Ok(true)
@@ -368,7 +376,11 @@ where
 
     /// Ends executions that no limit here can ever admit, and moves executions from Spot to
     /// on-demand capacity.
-    async fn settle(&self, settled: Vec<(ExecutionId, Settlement)>) -> RoundOutcome {
+    async fn settle(
+        &self,
+        backlog: &LimitKey,
+        settled: Vec<(ExecutionId, Settlement)>,
+    ) -> RoundOutcome {
         let (mut outcome, mut any) = (RoundOutcome::default(), false);
         for (id, settlement) in settled {
             let now = self.system.now();
@@ -376,6 +388,7 @@ where
                 Settlement::Reject(why) => execution.rejected(why.clone(), now),
                 Settlement::FallBack(why) => execution.falls_back(why, now),
             };
+            self.heads.forget(backlog, &id);
             match advance(self.store, self.queue, now, &id, change).await {
                 Ok(Some(settled)) => {
                     // If nothing changed, the index lists an execution that has left the backlog.
@@ -463,7 +476,7 @@ where
         loop {
             let entries = self.store.backlog(backlog, now, most).await?;
             let looked_at = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-            let head = self.waiting(&entries, now).await?;
+            let head = self.waiting(backlog, &entries, now).await?;
             let is_hidden = head.waiting.is_empty() && !head.lags && looked_at >= most;
             if !is_hidden || most >= HIDDEN_MAX {
                 return Ok(head);
@@ -472,10 +485,22 @@ where
         }
     }
 
-    /// Returns those of the entries that are still in the backlog, in order.
-    async fn waiting(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
-        let mut head = Head::default();
-        let loaded = join_all(entries.iter().map(|entry| self.store.load(&entry.id))).await;
+    /// Returns those of the entries that are still in the backlog, in order. Records that this
+    /// process has read before are not read again.
+    async fn waiting(
+        &self,
+        backlog: &LimitKey,
+        entries: &[BacklogEntry],
+        now: Timestamp,
+    ) -> Result<Head, PortError> {
+        let (mut head, known) = (Head::default(), self.heads.take(backlog, now));
+        let loaded = entries
+            .iter()
+            .map(async |entry| match known.get(&entry.id) {
+                Some(record) => Ok(Some(record.clone())),
+                None => self.store.load(&entry.id).await,
+            });
+        let loaded = join_all(loaded).await;
         for (found, entry) in loaded.into_iter().zip(entries) {
             let is_there = |execution: &Execution| {
                 let current = execution.backlog_entry();
@@ -494,6 +519,7 @@ where
                 Err(error) => return Err(error),
             }
         }
+        self.heads.put(backlog, head.waiting.clone(), now);
         Ok(head)
     }
 

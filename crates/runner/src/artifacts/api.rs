@@ -353,6 +353,13 @@ impl<'a> Api<'a> {
     }
 }
 
+/// The code, with status 400, of a request that was signed with credentials which have expired since
+/// (S3 API reference, "Error responses").
+const EXPIRED_TOKEN: &str = "ExpiredToken";
+/// The codes, with status 400, of a body that did not come in time or whole (the same). It may come
+/// the next time.
+const PASSING: [&str; 2] = ["RequestTimeout", "IncompleteBody"];
+
 /// Why a large file is not kept.
 enum LargeError {
     /// It cannot be read, or was refused.
@@ -388,14 +395,23 @@ async fn send(
                 let tag = answer.headers().get(ETAG).and_then(|tag| tag.to_str().ok());
                 return Ok(tag.unwrap_or_default().to_owned());
             }
-            Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
-                return Err(SendError::Expired);
+            Ok(answer) => {
+                let status = answer.status();
+                let text = answer.bytes().await.unwrap_or_default();
+                let code = error_code(&String::from_utf8_lossy(&text));
+                let why = match &code {
+                    Some(code) => format!("S3 answers {status} ({code})"),
+                    None => format!("S3 answers {status}"),
+                };
+                let code = code.as_deref().unwrap_or_default();
+                if status == StatusCode::FORBIDDEN || code == EXPIRED_TOKEN {
+                    return Err(SendError::Expired);
+                }
+                if !may_pass(status) && !PASSING.contains(&code) {
+                    return Err(SendError::Refused(why));
+                }
+                why
             }
-            Ok(answer) if !may_pass(answer.status()) => {
-                let why = format!("S3 answers {}", answer.status());
-                return Err(SendError::Refused(why));
-            }
-            Ok(answer) => format!("S3 answers {}", answer.status()),
             Err(error) => words(&error),
         };
         if progress.is_over() {
@@ -404,6 +420,14 @@ async fn send(
         tried += 1;
         tokio::time::sleep(pause(tried)).await;
     }
+}
+
+/// The code of an error of S3, which is the first of that name in its XML.
+fn error_code(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_code.then(|| code.to_owned())
 }
 
 /// Reads a small file, at most as much as it had when it was found.

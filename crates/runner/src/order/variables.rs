@@ -1,17 +1,23 @@
 //! A task's order as its variables have it: ECS hands a container nothing else.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use domain::{
     attempt_secret::AttemptSecret,
-    container::{self, variable},
+    container::{self, place, variable},
+    ecs::KeyValuePair,
     git::GitHost,
     request::{Artifacts, CommandLine, Depth, RepoUrl},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    AttemptAccess, Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram,
+    AttemptAccess, Credential, Credentials, EnvironmentValue, FetchOrder, GitProgram, KeepIn,
     NetworkSettings, Proof, RepositorySource, RunOrder,
 };
 
@@ -148,6 +154,15 @@ impl TaskVariables {
         }
     }
 
+    /// This process's variables, and further ones. Engines have them as JSON, so they are text.
+    #[must_use]
+    pub fn of_this_process(further: Vec<KeyValuePair>) -> Self {
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let all = env::vars_os().map(|(name, value)| (text(name), text(value).into()));
+        let further = further.into_iter();
+        Self::of(all.chain(further.map(|pair| (pair.name, pair.value.into()))))
+    }
+
     /// The order to fetch this repository into a folder. It takes the credentials out.
     #[must_use]
     pub fn fetch_order(&mut self, repo: RepoUrl, into: PathBuf) -> FetchOrder {
@@ -207,7 +222,7 @@ impl TaskVariables {
             environment: self.environment,
             folder,
             source,
-            failure: None,
+            request: None,
             note: self.note,
             artifacts: None,
             timeout_seconds: self.timeout_seconds,
@@ -216,6 +231,32 @@ impl TaskVariables {
             log,
         }
     }
+}
+
+impl RunOrder {
+    /// The order that this process's variables and further ones are: those of a container.
+    #[must_use]
+    pub fn of_this_process(further: Vec<KeyValuePair>) -> Self {
+        let mut task = TaskVariables::of_this_process(further);
+        let has_repository = task.repo.is_some();
+        let request = task.access.clone().filter(|_| task.asks_for_request);
+        let artifacts = task.artifacts.take();
+        let artifacts = artifacts.map(|artifacts| (artifacts, keep_in(task.access.take())));
+        let handed_over =
+            || RepositorySource::HandedOver(Path::new(place::WORKSPACE).join(place::HANDED_OVER));
+        Self {
+            request,
+            artifacts,
+            ..task.into_order(None, has_repository.then(handed_over), None)
+        }
+    }
+}
+
+/// The place for the files that a container's command leaves: by our API if its task calls it, else
+/// in the folder that mycli has put into the container on one machine.
+fn keep_in(access: Option<AttemptAccess>) -> KeepIn {
+    let folder = || Path::new(place::ARTIFACTS).join(place::KEPT);
+    access.map_or_else(|| KeepIn::Prepared(folder()), KeepIn::Api)
 }
 
 /// The name of a variable as the request has it.

@@ -1,10 +1,16 @@
 //! Linux: `/proc`, and system calls that only Linux has.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use rustix::process::{
-    DumpableBehavior, Signal, getpid, set_child_subreaper, set_dumpable_behavior,
-    set_parent_process_death_signal,
+use rustix::{
+    fs::{FsWord, statfs},
+    process::{
+        DumpableBehavior, Signal, getpid, set_child_subreaper, set_dumpable_behavior,
+        set_parent_process_death_signal,
+    },
 };
 
 /// Closes this process's memory, environment and descriptors to other processes of its user.
@@ -41,6 +47,27 @@ pub fn own_program() -> io::Result<PathBuf> {
         true => Ok(link),
         false => std::env::current_exe(),
     }
+}
+
+/// The file systems whose files are made by the kernel, and not by programs (linux/magic.h): proc,
+/// sysfs, cgroup and cgroup2, devpts, mqueue, debugfs, tracefs, securityfs and bpf.
+const OF_THE_KERNEL: [FsWord; 10] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+];
+
+/// Whether a folder holds no files but what the kernel shows as files, such as `/proc`.
+#[must_use]
+pub fn is_of_the_kernel(folder: &Path) -> bool {
+    statfs(folder).is_ok_and(|found| OF_THE_KERNEL.contains(&found.f_type))
 }
 
 /// All processes, each with its parent (proc(5), `stat`). The name in parentheses may hold

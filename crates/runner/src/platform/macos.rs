@@ -1,7 +1,11 @@
 //! macOS: `ps` tells of processes. Orphans cannot be adopted, so mycli looks for what a command
 //! left behind.
 
-use std::{io, path::PathBuf, process::Command};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Does nothing: macOS shows a process's memory to nobody but root.
 ///
@@ -33,6 +37,12 @@ pub fn die_with_parent() -> io::Result<()> {
 /// When it cannot be found.
 pub fn own_program() -> io::Result<PathBuf> {
     std::env::current_exe()
+}
+
+/// Whether a folder holds no files but what the kernel shows as files: none does.
+#[must_use]
+pub fn is_of_the_kernel(_folder: &Path) -> bool {
+    false
 }
 
 /// All processes that are not zombies, each with its parent.

@@ -7,7 +7,7 @@ use domain::{message::QueueName, ports::Clock};
 use pipeline::{
     auth::Auth,
     definitions::Registered,
-    launcher::{Launcher, Pace},
+    launcher::{Heads, Launcher, Pace},
     state_tracker::StateTracker,
     submit::Submit,
 };
@@ -42,6 +42,7 @@ pub(super) struct Environment {
     system: VirtualSystem<Virtual>,
     registered: Registered,
     pace: Pace,
+    heads: Heads,
     auth: Auth,
 }
 
@@ -60,6 +61,7 @@ impl Environment {
             world: Arc::clone(world),
             registered: Registered::default(),
             pace: Pace::fast_from(world.plan.fast),
+            heads: Heads::default(),
             auth: Auth::default(),
         }
     }
@@ -70,6 +72,7 @@ impl Environment {
             system,
             registered,
             pace,
+            heads,
             ..
         } = self;
         let settings = &self.world.settings;
@@ -81,6 +84,7 @@ impl Environment {
             secrets: wire,
             registered,
             pace,
+            heads,
             system,
             settings,
         }
