@@ -1,4 +1,4 @@
-//! What a million bulk runs cost, on virtual time: at full throughput, and one by one.
+//! The cost of a million bulk runs, on virtual time: at full throughput, and one by one.
 
 use std::fmt::Write as _;
 

@@ -134,6 +134,14 @@ struct Ecs {
 }
 
 impl Ecs {
+    /// The call that launched an execution.
+    fn launch_of(&self, execution: &Execution) -> RunTaskInput {
+        let inputs = self.inputs.lock().unwrap();
+        let is_its_own =
+            |input: &&RunTaskInput| input.started_by.starts_with(execution.id.as_str());
+        inputs.iter().find(is_its_own).unwrap().clone()
+    }
+
     fn registered(&self) -> Vec<Timestamp> {
         self.registrations
             .lock()
@@ -759,11 +767,7 @@ async fn while_a_launcher_does_not_know_the_api_the_runs_that_call_it_wait() {
     }
     let world = later.unwrap();
     for (execution, variable) in [(&with_files, "MYCLI_ARTIFACTS"), (&large, "MYCLI_REQUEST")] {
-        let inputs = world.ecs.inputs.lock().unwrap();
-        let launch = inputs
-            .iter()
-            .find(|input| input.started_by.starts_with(execution.id.as_str()))
-            .unwrap();
+        let launch = world.ecs.launch_of(execution);
         let environment = &launch.overrides.container_overrides[0].environment;
         for name in [variable, "MYCLI_SECRET", "MYCLI_API"] {
             assert!(environment.iter().any(|pair| pair.name == name), "{name}");
@@ -798,11 +802,7 @@ async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
     world.work().await;
     let mut definitions = BTreeSet::new();
     for (execution, gets_it) in runs.iter().zip([true, false, false]) {
-        let inputs = world.ecs.inputs.lock().unwrap();
-        let launch = inputs
-            .iter()
-            .find(|input| input.started_by.starts_with(execution.id.as_str()))
-            .unwrap();
+        let launch = world.ecs.launch_of(execution);
         let environment = &launch.overrides.container_overrides[0].environment;
         let note = environment
             .iter()

@@ -26,7 +26,7 @@ use crate::{
 const SERVICE: &str = "EventBridge";
 
 /// How long an answer to [`EventBus::is_heard`] is good: one that somebody listens, and one that
-/// nobody does. Whoever makes a rule need not wait long for its first event.
+/// nobody does. A new rule need not wait long for its first event.
 const GOOD_FOR: [TimeDelta; 2] = [TimeDelta::seconds(60), TimeDelta::seconds(10)];
 
 /// An event bus.
@@ -107,7 +107,7 @@ fn may_take_ours(pattern: &str) -> bool {
         let Some(Value::Array(wanted)) = pattern.get(field) else {
             return true;
         };
-        // What is no text is an operator, such as `prefix`.
+        // A value that is no text is an operator, such as `prefix`.
         wanted
             .iter()
             .any(|wanted| wanted.as_str().is_none_or(|wanted| wanted == ours))

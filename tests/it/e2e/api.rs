@@ -76,7 +76,7 @@ impl Http {
         })
     }
 
-    /// What is at a whole address, sent there as it is written.
+    /// The answer at a whole address, which is sent as it is written.
     pub(crate) fn fetch(&self, url: &str) -> (u16, header::HeaderMap, String) {
         self.runtime.block_on(async {
             let answer = self.client.get(url).send().await.unwrap();

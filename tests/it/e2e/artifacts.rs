@@ -130,7 +130,7 @@ fn files_of_a_command_that_was_ended_are_kept() {
     assert_eq!(kept(&sandbox), ["log"]);
 }
 
-/// Whoever has only the server's address gets the files from there, and with one's own client too.
+/// A client that has only the server's address gets the files from there.
 #[test]
 fn a_server_gives_files_out_by_addresses_that_need_no_key() {
     let sandbox = Sandbox::new();

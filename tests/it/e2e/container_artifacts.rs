@@ -135,7 +135,7 @@ fn a_command_that_writes_among_the_kept_files_reaches_nothing() {
     }
 }
 
-/// The default image starts in `/`. What the kernel and mycli put there is none of the command's.
+/// The default image starts in `/`. The files that the kernel and mycli put there are not the command's.
 #[test]
 fn a_search_in_the_root_folder_finds_the_images_files_and_ends() {
     let sandbox = Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host());

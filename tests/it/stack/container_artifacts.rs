@@ -157,7 +157,7 @@ fn a_spot_notice_in_the_middle_of_an_upload_costs_no_file() {
     assert_eq!(listed(), 3_000);
 }
 
-/// Killed in the middle, the runner says no last word. What a list names is there whole.
+/// Killed in the middle, the runner says no last word. The files that a list names are there whole.
 #[test]
 fn an_upload_that_is_killed_with_its_task_leaves_whole_files_and_says_so() {
     let world = World::new();

@@ -313,7 +313,7 @@ pub fn run(plan: &LaunchPlan, audience: Audience) -> Priced {
             there.clock.sleep(TimeDelta::seconds(1)).await;
         }
         let makespan = there.clock.now() - start();
-        // What follows from the last end, and at most one sweep.
+        // Time for the work that follows from the last end, and at most one sweep.
         there.clock.sleep(TimeDelta::seconds(30)).await;
         makespan
     });

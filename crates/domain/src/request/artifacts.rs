@@ -269,7 +269,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is taken is never in a folder that is passed over.
+        /// A file that is taken is never in a folder that is passed over.
         #[test]
         fn no_file_is_passed_over(globs in vec("!?[ab*?/{},]{1,8}", 1..4), path in "[ab]{1,2}(/[ab]{1,2}){0,4}") {
             let globs: Vec<ArtifactGlob> = globs.iter().filter_map(|glob| glob.parse().ok()).collect();

@@ -101,7 +101,7 @@ impl FileLinks {
         };
         let (name, until) = (of(NAME)?, of(UNTIL)?.parse().ok()?);
         let signature = hex::decode(of(SIGNATURE)?).ok()?;
-        // What is signed is a path of numbers and an attempt's id, so it leads nowhere else.
+        // The signed path has numbers and an attempt's id, so it leads nowhere else.
         self.mac(uri.path(), &name, until)
             .verify_slice(&signature)
             .ok()?;

@@ -498,7 +498,7 @@ impl TasksInner {
     }
 
     /// Takes the files that are to be kept out of the container, however long this machine has no
-    /// room for them. What cannot be taken is lost, and the log says so.
+    /// room for them. Those that cannot be taken are lost, and the log says so.
     async fn take_files(&self, job: &Job, engine: &ContainerRunner, id: &str) {
         let Some(attempt) = job.attempt().filter(|_| job.keeps_files()) else {
             return;
