@@ -139,9 +139,13 @@ pub async fn deploy(
         }
     };
     protect(account, name, tell).await;
-    if let Err(error) = repository.expire(&wish.runner.digest()).await {
+    let kept = match repository.expire(&wish.runner.digest()).await {
+        Ok(kept) => kept,
+        Err(error) => vec![error.to_string()],
+    };
+    for why in kept {
         tell(StackProgress::Step(format!(
-            "images of older releases were not removed; the next upgrade tries again: {error}"
+            "images of older releases were not removed; the next upgrade tries again: {why}"
         )));
     }
     Ok(Deployed {

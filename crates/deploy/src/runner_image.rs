@@ -11,7 +11,7 @@ use aws_sdk_ecr::{
         create_repository::CreateRepositoryError, delete_repository::DeleteRepositoryError,
         describe_images::DescribeImagesError, describe_repositories::DescribeRepositoriesError,
     },
-    types::{ImageDetail, ImageIdentifier, Tag},
+    types::{ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier, Tag},
 };
 use aws_smithy_types::DateTime;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -360,11 +360,12 @@ impl RunnerRepository {
         Ok((registry, auth))
     }
 
-    /// Removes images that no task was started from for a month, except this one. Returns how many.
+    /// Removes images that no task was started from for a month, except this one. Returns why ECR
+    /// kept some of them, if it did.
     ///
     /// # Errors
     /// When a call fails. The next call goes on.
-    pub(crate) async fn expire(&self, current: &str) -> Result<usize, CallError> {
+    pub(crate) async fn expire(&self, current: &str) -> Result<Vec<String>, CallError> {
         let mut images = Vec::new();
         let mut pages = self
             .client
@@ -377,18 +378,21 @@ impl RunnerRepository {
             images.push(image.map_err(CallError::of(self.doing("list")))?);
         }
         let expired = expired(&images, current, Utc::now().timestamp());
-        for some in expired.chunks(DELETE_MAX) {
+        let mut kept = Vec::new();
+        for some in expired.iter().flat_map(|kind| kind.chunks(DELETE_MAX)) {
             let ids = some
                 .iter()
                 .map(|digest| ImageIdentifier::builder().image_digest(*digest).build());
             let call = self.client.batch_delete_image();
-            call.repository_name(&self.name)
+            let answer = call
+                .repository_name(&self.name)
                 .set_image_ids(Some(ids.collect()))
                 .send()
                 .await
                 .map_err(CallError::of(self.doing("clear")))?;
+            kept.extend(answer.failures().iter().filter_map(why_kept));
         }
-        Ok(expired.len())
+        Ok(kept)
     }
 
     /// Removes the repository with all its images. Returns whether there was one. Idempotent.
@@ -422,9 +426,19 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
     said.join(": ")
 }
 
-/// The digests of the images to remove, indexes before the manifests that they name: ECR keeps a
-/// manifest while an index names it. The parts of one image have tags that begin alike.
-fn expired<'a>(images: &'a [ImageDetail], current: &str, now: i64) -> Vec<&'a str> {
+/// Why ECR kept an image that it was asked to remove. One that is gone already was not kept.
+fn why_kept(failure: &ImageFailure) -> Option<String> {
+    let image = failure.image_id().and_then(ImageIdentifier::image_digest);
+    let reason = failure.failure_reason().unwrap_or("no reason was given");
+    Some(failure)
+        .filter(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound))
+        .map(|_| format!("{}: {reason}", image.unwrap_or("an image")))
+}
+
+/// The digests of the images to remove: the indexes, then the manifests that they name. ECR keeps a
+/// manifest while an index names it, so they need calls of their own. The parts of one image have
+/// tags that begin alike.
+fn expired<'a>(images: &'a [ImageDetail], current: &str, now: i64) -> [Vec<&'a str>; 2] {
     let since = now - KEPT.num_seconds();
     let name = |image: &ImageDetail| -> Option<String> {
         let tag = image
@@ -441,18 +455,17 @@ fn expired<'a>(images: &'a [ImageDetail], current: &str, now: i64) -> Vec<&'a st
             || pulled.is_some_and(|at| at.secs() > since)
     };
     let kept: Vec<_> = images.iter().filter(used).map(name).collect();
-    let mut expired: Vec<_> = images
-        .iter()
-        .filter(|image| !kept.contains(&name(image)))
-        .collect();
-    expired.sort_by_key(|image| {
-        let is_part = |tag: &String| tag.len() > TAG_PREFIX.len() + TAG_DIGITS;
-        image.image_tags().iter().any(is_part)
-    });
-    expired
-        .into_iter()
-        .filter_map(ImageDetail::image_digest)
-        .collect()
+    let is_part = |image: &ImageDetail| {
+        let is_of_part = |tag: &String| tag.len() > TAG_PREFIX.len() + TAG_DIGITS;
+        image.image_tags().iter().any(is_of_part)
+    };
+    let of_kind = |part: bool| {
+        let expired = images
+            .iter()
+            .filter(|image| !kept.contains(&name(image)) && is_part(image) == part);
+        expired.filter_map(ImageDetail::image_digest).collect()
+    };
+    [of_kind(false), of_kind(true)]
 }
 
 #[cfg(test)]
@@ -508,6 +521,23 @@ mod tests {
             detail("pulled-part", &format!("{pulled}-x86_64"), 90, Some(3)),
             detail("new", "runner-dddddddddddddddd", 1, None),
         ];
-        assert_eq!(expired(&images, "current", now), ["old", "old-part"]);
+        assert_eq!(expired(&images, "current", now), [["old"], ["old-part"]]);
+    }
+
+    #[test]
+    fn an_image_that_ecr_keeps_is_told_with_its_reason() {
+        let failure = |code| {
+            let id = ImageIdentifier::builder().image_digest("sha256:a").build();
+            ImageFailure::builder()
+                .image_id(id)
+                .failure_code(code)
+                .failure_reason("it is named by an index")
+                .build()
+        };
+        assert_eq!(
+            why_kept(&failure(ImageFailureCode::ImageReferencedByManifestList)),
+            Some("sha256:a: it is named by an index".to_owned())
+        );
+        assert_eq!(why_kept(&failure(ImageFailureCode::ImageNotFound)), None);
     }
 }

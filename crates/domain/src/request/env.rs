@@ -44,10 +44,6 @@ pub enum EnvError {
     /// The name belongs to mycli.
     #[error("{} is reserved, because mycli uses the names that start with `MYCLI_`: choose another", shown(.0))]
     Reserved(String),
-    /// The name sets bash's options, and its value cannot be restored for the command after the
-    /// set-up.
-    #[error("{} sets options of every shell, and one of them sets up the run: use `set -o` in the command", shown(.0))]
-    ShellOptions(String),
     /// The value holds a NUL byte, which no process environment can hold.
     #[error(
         "the value holds a NUL byte, which no environment can carry: encode it, for example as base64"
@@ -79,16 +75,6 @@ fn check_name(text: &str) -> Result<(), EnvError> {
         return Err(EnvError::Reserved(text.to_owned()));
     }
     Ok(())
-}
-
-/// Refuses the names that bash reads its options from: with `xtrace` in them the set-up would print
-/// every value it uses. This is not a rule of [`EnvName`] itself, because older records have such
-/// names.
-pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
-    match name.as_str() {
-        "SHELLOPTS" | "BASHOPTS" => Err(EnvError::ShellOptions(name.to_string())),
-        _ => Ok(name),
-    }
 }
 
 /// Returns a name that was given as `NAME=value` without the value, which may be a secret.

@@ -192,7 +192,7 @@ impl Faults {
         let checked = variables.iter().filter_map(|(name, value)| {
             let field = format!("env.{}", env::without_value(name).escape_debug());
             let value = self.keep(&field, env::check_value(value).map(|()| value.clone()));
-            let name = self.keep(&field, name.parse::<EnvName>().and_then(env::settable));
+            let name = self.keep(&field, name.parse::<EnvName>());
             name.zip(value)
         });
         let checked: BTreeMap<_, _> = checked.collect();
