@@ -19,6 +19,8 @@
 - Its account has ECS's service-linked role, as one that has used ECS has. With MYCLI_TESTS_NEW_ACCOUNT=1 it has none, and ECS cannot use
   the role yet when the first cluster is made (AWS-FACTS, "The first day").
 - A stage of an API that a stack makes has no access log.
+- It looks for every term of a subscription filter's pattern, also for those that are to be left out (CloudWatch Logs user guide, "Filter
+  pattern syntax").
 - It takes requests that AWS refuses. Each one that is signed is held to AWS's own API models first (`models.py`): a fault is a 400 that says
   so and a line of `faults.jsonl`, and `checked.jsonl` has a line for each operation that was seen. MYCLI_TESTS_NO_MODELS=1 leaves it out.
 - It asks no policy. The calls that MYCLI_TESTS_DENIED names, as `iam:GetRole`, are denied in IAM's words, whoever makes them.
@@ -40,7 +42,7 @@ from urllib.parse import parse_qsl
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
-from ministack.services import dynamodb, ecr, ecs, ecs_metadata, iam, lambda_svc, ssm
+from ministack.services import cloudwatch_logs, dynamodb, ecr, ecs, ecs_metadata, iam, lambda_svc, ssm
 from ministack.services.cloudformation import changesets, provisioners
 
 models = None
@@ -260,6 +262,13 @@ ecr._list_images = _with_images_of_registry(ecr._list_images)
 # Nothing else of it asks for a parameter's value in this way while a stack of ours runs.
 ssm.resolve_parameter_value = partial(ssm.resolve_parameter_value, decrypt=True)
 
+
+def _passes_filter(pattern, message):
+    terms = re.findall(r'(-?)(?:"([^"]*)"|(\S+))', pattern or "")
+    return all(((phrase or word) in message) != bool(left_out) for left_out, phrase, word in terms)
+
+
+cloudwatch_logs._subscription_pattern_matches = _passes_filter
 _run_task = ecs._run_task
 
 

@@ -573,7 +573,7 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     .await;
     let ids = world.submit(12, 1).await;
     // The launcher watches the backlog, waits for more, and leaves.
-    store.interrupt("set_limit_state", 2, move |store| {
+    store.interrupt("set_limit_state", 1, move |store| {
         let ended = store.update(&other, stopped(&other, 0), &[]).now_or_never();
         ended
             .expect("it answers at once")
@@ -583,6 +583,52 @@ async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     world.launch(0, &messages).await;
     assert_eq!(world.store.usage(&POOL).await.unwrap().used, 12 * CPU);
     world.all_started_once(&ids).await;
+}
+
+/// A pool of one machine with room for so many of the smallest tasks.
+fn with_slots(slots: u32) -> Settings {
+    let quota = Quota {
+        cpu: Some(slots * CPU),
+        rate: None,
+    };
+    Settings {
+        quotas: [(CapacityPool::Machine, quota)].into(),
+        definitions_rate: Some(DEFINITIONS_RATE),
+        ..settings()
+    }
+}
+
+/// ECS refuses a launch whose definition is gone, and that gives its slot back without a wakeup. The
+/// launcher must not take the pool for full after such a round.
+#[tokio::test]
+async fn slots_of_launches_that_were_refused_are_used_by_the_next_entries() {
+    let world = World::with(MemoryStore::default(), with_slots(4));
+    let first = world.submit(2, 1).await;
+    world.work_to_the_end().await;
+    world.all_started_once(&first).await;
+    world.ecs.forget();
+    let more = world.submit(3, 1).await;
+    world.work_to_the_end().await;
+    world.all_started_once(&more[..2]).await;
+}
+
+/// A launcher knows that the pool is full once its launches have filled it.
+#[tokio::test]
+async fn a_launcher_that_has_filled_a_pool_does_not_look_at_it_again() {
+    let store = MemoryStore::default();
+    let world = World::with(store.clone(), with_slots(2));
+    let ids = world.submit(4, 1).await;
+    let messages = world.mail.due(BATCH);
+    world.launch(0, &messages).await;
+    world.all_started_once(&ids[..2]).await;
+    assert_eq!(store.meter().calls["backlog"], 1);
+    let State::Waiting { reason, .. } = &world.load(&ids).await[2].state else {
+        panic!("the pool has no third slot");
+    };
+    assert!(
+        reason.contains("2 of 2") || reason.contains("in use"),
+        "{reason}"
+    );
 }
 
 /// Makes a test of each rule over the stores of both worlds, with a count for each store.

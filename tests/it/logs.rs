@@ -359,7 +359,8 @@ fn the_queries_of_the_manual_find_what_they_ask_for() {
     assert_eq!(statuses, expected);
 
     let started = served.log.iter().find(|row| {
-        row["message"] == "a task was started" && value(row, "execution_id") == id.as_str()
+        row.get("status").is_some_and(|status| status == "RUNNING")
+            && value(row, "execution_id") == id.as_str()
     });
     let task_id = started.unwrap()["task_id"].as_str().unwrap();
     let shown = [("0f4c1b7e9a2d4c6f8b3e5d7a9c1f2e4b", task_id)];

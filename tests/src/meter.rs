@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
     },
     error::BoxError,
     operation::{
-        batch_get_item::BatchGetItemOutput,
+        batch_get_item::{BatchGetItemInput, BatchGetItemOutput},
         batch_write_item::{BatchWriteItemInput, BatchWriteItemOutput},
         delete_item::{DeleteItemInput, DeleteItemOutput},
         get_item::{GetItemInput, GetItemOutput},
@@ -175,9 +175,15 @@ impl Intercept for Meter {
         }
         let query = input.downcast_ref::<QueryInput>();
         let get = input.downcast_ref::<GetItemInput>();
+        let batch = input.downcast_ref::<BatchGetItemInput>();
+        let of_batch = |input: &BatchGetItemInput| {
+            let tables = input.request_items.iter().flat_map(HashMap::values);
+            tables.filter_map(|wanted| wanted.consistent_read).max()
+        };
         let is_consistent = query
             .map(|query| query.consistent_read)
-            .or_else(|| get.map(|get| get.consistent_read));
+            .or_else(|| get.map(|get| get.consistent_read))
+            .or_else(|| batch.map(of_batch));
         if let Some(is_consistent) = is_consistent {
             let is_consistent = Consistent(is_consistent == Some(true));
             config.interceptor_state().store_put(is_consistent);
@@ -209,7 +215,7 @@ impl Intercept for Meter {
                     * share;
             });
         } else if let Some(output) = output.downcast_ref::<BatchGetItemOutput>() {
-            self.add("BatchGetItem", config, |spent| batch(spent, output));
+            self.add("BatchGetItem", config, |spent| batch(spent, output, share));
         } else if let Some((name, written)) = written(output) {
             self.add(name, config, |spent| spent.writes += written);
         }
@@ -265,8 +271,8 @@ fn query(spent: &mut Spent, output: &QueryOutput, share: f64) {
     spent.reads += units(bytes, 4096) * share;
 }
 
-/// Adds a batch, which is billed item by item. All batches of this project read consistently.
-fn batch(spent: &mut Spent, output: &BatchGetItemOutput) {
+/// Adds a batch, which is billed item by item.
+fn batch(spent: &mut Spent, output: &BatchGetItemOutput, share: f64) {
     for item in output
         .responses
         .iter()
@@ -274,7 +280,7 @@ fn batch(spent: &mut Spent, output: &BatchGetItemOutput) {
         .flat_map(|(_, items)| items)
     {
         spent.items += 1;
-        spent.reads += units(size(item), 4096);
+        spent.reads += units(size(item), 4096) * share;
     }
 }
 

@@ -59,7 +59,9 @@ mod sweep;
 mod table;
 mod uploads;
 
+pub use drift::Survey;
 pub use item::Item;
+pub use launch_batches::LAUNCHER_TIMEOUT;
 
 const SERVICE: &str = "the store";
 
@@ -241,6 +243,8 @@ impl LaunchStore for DynamoStore {
 }
 
 impl SweepStore for DynamoStore {
+    type Survey = Survey;
+
     async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         self.of_task_of_lines(task).await
     }
@@ -263,8 +267,18 @@ impl SweepStore for DynamoStore {
         self.open_group_work().await
     }
 
-    async fn reconcile(&self) -> Result<(), PortError> {
-        self.reconcile().await
+    /// Newest first, by reads at half price.
+    async fn survey(
+        &self,
+        survey: &mut Survey,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.survey(survey, after, limit).await
+    }
+
+    async fn reconcile(&self, survey: Survey) -> Result<(), PortError> {
+        self.reconcile(survey).await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

@@ -435,6 +435,7 @@ impl MarkerFacts {
             }
             Marker::Start => self.started_at = self.started_at.or(Some(at)),
             Marker::Exit(code) => self.exit = self.exit.or(Some(*code)),
+            Marker::Uploading => self.exit = self.exit.or(Some(0)),
             Marker::Timeout => self.timed_out = true,
             Marker::Fail(why) => {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));

@@ -11,9 +11,26 @@ use sha2::{Digest, Sha256};
 
 use crate::{artifact::UploadSummary, stored};
 
-/// The beginning of every marker line, whatever its nonce: the pattern of the CloudWatch Logs
-/// subscription filter.
+/// The beginning of every marker line, whatever its nonce.
 pub const PREFIX: &str = "::mycli:";
+
+/// What the CloudWatch Logs subscription filter leaves out: a success, and the end of a stream. The
+/// task's own event tells as much, and each delivery is an invocation.
+const LEFT_OUT: [&str; 2] = [":exit:0", ":ended"];
+
+/// The pattern of the subscription filter: the lines with the prefix that have none of the phrases
+/// which are left out (CloudWatch Logs user guide, "Filter pattern syntax").
+#[must_use]
+pub fn filter_pattern() -> String {
+    let left_out = LEFT_OUT.map(|phrase| format!(" -\"{phrase}\""));
+    format!("\"{PREFIX}\"{}", left_out.concat())
+}
+
+/// Whether the subscription filter delivers this line.
+#[must_use]
+pub fn is_delivered(line: &str) -> bool {
+    line.contains(PREFIX) && !LEFT_OUT.iter().any(|phrase| line.contains(phrase))
+}
 
 /// The meaning of a marker line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +47,9 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: the set-up failed; the command did not start.
     Fail(String),
+    /// `uploading`: the command ended by itself with exit code 0, and its files are being kept. It
+    /// tells of a success for which the state tracker gets no `exit`.
+    Uploading,
     /// `uploaded:<files>:<bytes>[:<reason>]`: this much of the command's files is kept.
     Uploaded(UploadSummary),
     /// `ended`: the runner writes nothing more to this stream. It is written to stdout and to
@@ -44,13 +64,24 @@ impl Marker {
     /// Whether it says how the command ended.
     #[must_use]
     pub fn is_outcome(&self) -> bool {
-        matches!(self, Self::Exit(_) | Self::Timeout | Self::Fail(_))
+        matches!(
+            self,
+            Self::Exit(_) | Self::Timeout | Self::Fail(_) | Self::Uploading
+        )
     }
 }
 
 /// The words that this release knows, without their values.
-const WORDS: [&str; 8] = [
-    "setup", "commit", "start", "exit", "timeout", "fail", "uploaded", "ended",
+const WORDS: [&str; 9] = [
+    "setup",
+    "commit",
+    "start",
+    "exit",
+    "timeout",
+    "fail",
+    "uploading",
+    "uploaded",
+    "ended",
 ];
 
 /// The token that replaces the nonce for this word only. It reveals neither the nonce nor the token
@@ -129,6 +160,7 @@ fn parse_word(word: &str) -> Option<Marker> {
         None if word == "setup" => Some(Marker::SetUp),
         None if word == "start" => Some(Marker::Start),
         None if word == "timeout" => Some(Marker::Timeout),
+        None if word == "uploading" => Some(Marker::Uploading),
         None if word == "ended" => Some(Marker::Ended),
         Some(("commit", sha)) if is_commit(sha) => Some(Marker::Commit(sha.to_owned())),
         Some(("exit", code)) => code
@@ -175,6 +207,7 @@ mod tests {
         assert_eq!(read("start"), Some(Marker::Start));
         assert_eq!(read("exit:137"), Some(Marker::Exit(137)));
         assert_eq!(read("timeout"), Some(Marker::Timeout));
+        assert_eq!(read("uploading"), Some(Marker::Uploading));
         assert_eq!(read("ended"), Some(Marker::Ended));
         assert_eq!(
             read("fail:no git: here"),
@@ -193,6 +226,17 @@ mod tests {
             (read("1:setup"), read("1:exit:137")),
             (Some(Marker::SetUp), Some(Marker::Exit(137)))
         );
+    }
+
+    #[test]
+    fn a_success_and_the_end_of_a_stream_are_not_delivered() {
+        let is_delivered = |said: &str| is_delivered(&line(NONCE, said));
+        assert!(
+            ["start", "exit:1", "exit:10", "timeout", "uploading"].map(is_delivered) == [true; 5]
+        );
+        assert!(["exit:0", "ended"].map(is_delivered) == [false; 2]);
+        assert!(!super::is_delivered("a line of the command"));
+        assert_eq!(filter_pattern(), r#""::mycli:" -":exit:0" -":ended""#);
     }
 
     /// A word of a newer release is not the command's output, and it is not taken for a known word.

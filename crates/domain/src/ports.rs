@@ -244,6 +244,9 @@ pub trait LaunchStore: ReadStore {
 /// The store for the sweep, which reads and corrects everything that is under way, whatever it
 /// waits for.
 pub trait SweepStore: WriteStore {
+    /// What the store notes while a sweep goes through the open records, for [`Self::reconcile`].
+    type Survey: Default + Send;
+
     /// Returns the execution that this task was started for.
     fn of_task(
         &self,
@@ -268,9 +271,23 @@ pub trait SweepStore: WriteStore {
         &self,
     ) -> impl Future<Output = Result<Vec<W>, PortError>> + Send;
 
-    /// Corrects the data that is derived from the records but not written together with them.
-    /// Idempotent, and safe beside launches, ends and another reconcile.
-    fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
+    /// Returns the next page of the executions that are launching or running, for a sweep. The
+    /// records may be a moment out of date, where that is cheaper. A page may have fewer than
+    /// `limit`, and even none, and still not be the last.
+    fn survey(
+        &self,
+        _survey: &mut Self::Survey,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send {
+        self.launched(after, limit)
+    }
+
+    /// Corrects the data that is derived from the records but not written together with them, by
+    /// what a survey saw. A survey that did not see all records is no help; then they are read
+    /// again. Idempotent, and safe beside launches, ends and another reconcile.
+    fn reconcile(&self, survey: Self::Survey)
+    -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Returns where the previous sweep was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;

@@ -91,6 +91,12 @@ impl TokenBucket {
         ((missing / rate.per_second * 1000.0).ceil() as u64)
     }
 
+    /// Whether at least half of the tokens are there.
+    #[must_use]
+    pub fn is_half_full(self, rate: Rate, now: Timestamp) -> bool {
+        self.spent_at(rate, now) * 2.0 <= rate.burst
+    }
+
     fn spent_at(self, rate: Rate, now: Timestamp) -> f64 {
         #[expect(
             clippy::cast_precision_loss,

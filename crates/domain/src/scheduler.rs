@@ -155,6 +155,53 @@ pub fn decide(snapshot: &Snapshot, spot_fallback_after: Option<u32>, now: Timest
     }
 }
 
+/// What holds a backlog after these launches from it, if that is certain without another look.
+/// `None` where a look is needed: more may fit, no entry is known that waits, or the backlog is that
+/// of a lock or a group.
+///
+/// Only a pool is foreseen, and only if each of the launches started: then its use has grown by just
+/// theirs, or others have released something since, for which they send a wakeup.
+#[must_use]
+pub fn foresee(
+    snapshot: &Snapshot,
+    launched: &Launches,
+    spot_fallback_after: Option<u32>,
+    now: Timestamp,
+) -> Option<Hold> {
+    let pool = &launched.pool;
+    if launched.is_probe || snapshot.limit.key != pool.limit.key {
+        return None;
+    }
+    let more: u32 = launched
+        .executions
+        .iter()
+        .map(|execution| execution.request.size.cpu())
+        .sum();
+    let limit = LimitSnapshot {
+        used: pool.limit.used.saturating_add(more),
+        ..pool.limit.clone()
+    };
+    let is_launched = |entry: &&Execution| launched.executions.iter().any(|one| one.id == entry.id);
+    let after = Snapshot {
+        limit: limit.clone(),
+        entries: snapshot
+            .entries
+            .iter()
+            .filter(|entry| !is_launched(entry))
+            .cloned()
+            .collect(),
+        pool: Some(PoolSnapshot {
+            limit,
+            ..pool.clone()
+        }),
+        ..snapshot.clone()
+    };
+    match decide(&after, spot_fallback_after, now) {
+        Decision::Hold(hold) => Some(hold),
+        _ => None,
+    }
+}
+
 /// Whether an execution must leave its pool, and how.
 fn settlement(
     execution: &Execution,

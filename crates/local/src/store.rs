@@ -385,6 +385,8 @@ impl LaunchStore for LocalStore {
 }
 
 impl SweepStore for LocalStore {
+    type Survey = ();
+
     async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         let task = task.clone();
         let id = self
@@ -434,7 +436,7 @@ impl SweepStore for LocalStore {
     }
 
     /// Does nothing. Usage changes in the same transaction as the record, so the two cannot differ.
-    async fn reconcile(&self) -> Result<(), PortError> {
+    async fn reconcile(&self, (): ()) -> Result<(), PortError> {
         Ok(())
     }
 

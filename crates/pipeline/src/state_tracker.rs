@@ -116,9 +116,11 @@ fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
 
 /// The progress of one sweep.
 #[derive(Debug)]
-pub struct Swept {
+pub struct Swept<V> {
     /// Where the next sweep goes on; `None` at the end.
     pub next: Option<Cursor>,
+    /// What the store noted on the way.
+    pub survey: V,
     /// Why an execution could not be looked at, if any could not.
     pub failure: Option<PortError>,
 }
@@ -280,6 +282,13 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
         if swept.next != from {
             self.store.set_bookmark(swept.next.as_ref()).await?;
         }
+        // This comes after the bookmark, so that a sweep that ends early here is not repeated.
+        if swept.next.is_none()
+            && self.system.now() < until
+            && let Err(error) = self.store.reconcile(swept.survey).await
+        {
+            tracing::warn!(%error, "what is derived from the records could not be compared with them");
+        }
         swept.failure.map_or(Ok(()), Err)
     }
 
@@ -290,24 +299,35 @@ impl<S: LaunchStore + SweepStore, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas,
     /// long past their timeout.
     ///
     /// # Errors
-    /// When a service does not answer. The next sweep goes on.
-    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
+    /// When the store does not answer, or a queue before the first execution was looked at. The next
+    /// sweep goes on.
+    pub async fn sweep(
+        &self,
+        from: Option<Cursor>,
+        until: Timestamp,
+    ) -> Result<Swept<S::Survey>, PortError> {
         self.send_wakeups().await?;
         self.go_on_with_groups::<GroupCancel>().await?;
         self.go_on_with_groups::<GroupRerun>().await?;
         if from.is_none() {
             self.refresh_quotas().await?;
-            if let Err(error) = self.store.reconcile().await {
-                tracing::warn!(%error, "what is derived from the records could not be compared with them");
-            }
         }
-        let (mut next, mut failure) = (from, None);
+        let (mut next, mut failure, mut survey) = (from, None, S::Survey::default());
         loop {
-            let page = self.store.launched(next.as_ref(), PAGE).await?;
-            failure = self.ask_after(&readable(page.items)).await?.or(failure);
+            let page = self.store.survey(&mut survey, next.as_ref(), PAGE).await?;
+            // If ECS or a queue does not answer, the records are still compared at the end.
+            let asked = self.ask_after(&readable(page.items)).await;
+            let asked = asked.inspect_err(|error| {
+                tracing::warn!(%error, "executions could not be looked at");
+            });
+            failure = asked.unwrap_or_else(Some).or(failure);
             next = page.next;
             if next.is_none() || self.system.now() >= until {
-                return Ok(Swept { next, failure });
+                return Ok(Swept {
+                    next,
+                    survey,
+                    failure,
+                });
             }
         }
     }

@@ -318,7 +318,11 @@ impl Keeper {
             return;
         };
         let mut summary = UploadSummary::default();
-        if wanted.on.includes(end == ChildEnd::Itself && code == 0) {
+        let has_succeeded = end == ChildEnd::Itself && code == 0;
+        if wanted.on.includes(has_succeeded) {
+            if has_succeeded {
+                self.mark("uploading");
+            }
             let order = KeepOrder {
                 root: folder.to_owned(),
                 globs: wanted.globs,

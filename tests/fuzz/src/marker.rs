@@ -32,6 +32,7 @@ pub(crate) fn marker(bytes: &[u8]) {
                 | Marker::Start
                 | Marker::Timeout
                 | Marker::Fail(_)
+                | Marker::Uploading
                 | Marker::Uploaded(_)
                 | Marker::Ended
                 | Marker::Other => true,

@@ -15,7 +15,7 @@ use domain::{
 use tests::table::Table;
 
 use super::{
-    records::{CPU, POOL, Wish, at, close, launch},
+    records::{CPU, POOL, Wish, at, close, launch, sweep},
     spoilt::{Newer, Spoil},
 };
 
@@ -210,7 +210,7 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
         .with_clock(|| now() + TimeDelta::minutes(10))
         .settling(std::time::Duration::ZERO);
     for _ in 0..3 {
-        later.reconcile().await.expect("it answers");
+        sweep(&later).await;
     }
     // The release that knows the status finds it so.
     raw.set_status(&ids[1], "LAUNCHING").await;

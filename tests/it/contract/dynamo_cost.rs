@@ -9,7 +9,7 @@ use domain::{
     execution::Execution,
     history::Filter,
     marker::Marker,
-    ports::{Created, ReadStore, SweepStore, Update, UpdateError, WriteStore},
+    ports::{Created, ReadStore, Update, UpdateError, WriteStore},
     transition::Observation,
 };
 use tests::{
@@ -17,7 +17,7 @@ use tests::{
     table::Table,
 };
 
-use super::records::{Wish, admissions, at, claim};
+use super::records::{Wish, admissions, at, claim, sweep};
 
 const ANSWERS: &str = "the store answers";
 
@@ -293,7 +293,7 @@ impl Life {
             "{:?}",
             records[0]
         );
-        store.reconcile().await.expect(ANSWERS);
+        sweep(store).await;
         Steps {
             accepted,
             launched,

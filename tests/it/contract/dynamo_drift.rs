@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use aws::dynamo::DynamoStore;
+use aws::dynamo::{DynamoStore, Survey};
 use aws_sdk_dynamodb::{
     Client,
     config::{
@@ -19,12 +19,12 @@ use aws_sdk_dynamodb::{
 };
 use domain::{
     execution::Execution,
-    ports::{ReadStore, SweepStore, Update, UpdateError, WriteStore},
+    ports::{LaunchStore, ReadStore, SweepStore, Update, UpdateError, WriteStore},
 };
 use tests::table::Table;
 
 use super::{
-    records::{CPU, POOL, Wish, admissions, at, launch, launching, stopped},
+    records::{CPU, POOL, Wish, admissions, at, launch, launching, stopped, sweep},
     store::at_once,
 };
 
@@ -112,7 +112,7 @@ async fn used(store: &DynamoStore) -> u32 {
 
 async fn sweep_twice(store: &DynamoStore) {
     for _ in 0..2 {
-        store.reconcile().await.expect(ANSWERS);
+        sweep(store).await;
     }
 }
 
@@ -158,13 +158,13 @@ async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_swee
         "the slot is lost until the sweep: {full:?}"
     );
 
-    store.reconcile().await.expect(ANSWERS);
+    sweep(&store).await;
     assert_eq!(
         used(&store).await,
         2 * CPU,
         "one look is not enough: somebody may be slow"
     );
-    store.reconcile().await.expect(ANSWERS);
+    sweep(&store).await;
     assert_eq!(used(&store).await, CPU);
     sweep_twice(&store).await;
     assert_eq!(used(&store).await, CPU, "it was corrected twice");
@@ -309,7 +309,9 @@ async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
     });
     let sweeps = async {
         for _ in 0..12 {
-            store.reconcile().await.expect(ANSWERS);
+            sweep(&store).await;
+            // As a sweep that did not begin with the first record.
+            store.reconcile(Survey::default()).await.expect(ANSWERS);
         }
     };
     tokio::join!(runs, sweeps);
@@ -337,19 +339,96 @@ async fn what_is_launched_slowly_is_not_forgotten_by_a_sweep_in_between() {
         .await;
     assert!(slow.is_err());
     cut.before(None);
-    store.reconcile().await.expect(ANSWERS);
+    sweep(&store).await;
     assert_eq!(
         batches(&table).await,
         1,
         "the sweep took a launch that was on its way for none"
     );
     let much_later = store.with_clock(later);
-    much_later.reconcile().await.expect(ANSWERS);
+    sweep(&much_later).await;
     assert_eq!(
         batches(&table).await,
         0,
         "what was never launched is swept for ever"
     );
+}
+
+/// A launch batch names the next of the backlog, too. So launches one by one are not a write each,
+/// and the sweep finds all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_named_ahead_is_found_once_it_is_launched_and_forgotten_if_it_is_not() {
+    let World { store, table, .. } = world().await;
+    let mut waiting = Vec::new();
+    for entropy in 1..=5 {
+        waiting.push(submit(&store, entropy).await);
+    }
+    let entries = LaunchStore::backlog(&store, &POOL, now(), 9)
+        .await
+        .expect(ANSWERS);
+    assert_eq!(entries.len(), 5);
+    for execution in &waiting[..3] {
+        launch(&store, execution).await;
+    }
+    let named = named(&table).await;
+    assert_eq!(
+        named.len(),
+        1,
+        "three launches in a row are one write: {named:?}"
+    );
+    assert_eq!(named[0].len(), 5);
+    sweep(&store).await;
+    let open = store.launched(None, 9).await.expect(ANSWERS).items;
+    assert_eq!(open.len(), 3, "those that wait are not open");
+    // Much later those that still wait are no longer named, and a launch names its own run.
+    let much_later = store.clone().with_clock(later);
+    sweep(&much_later).await;
+    launch(&much_later, &waiting[3]).await;
+    sweep(&much_later).await;
+    let open = much_later.launched(None, 9).await.expect(ANSWERS).items;
+    assert_eq!(open.len(), 4);
+}
+
+/// Two launchers name the same of a backlog's next runs. DynamoDB reads no record twice in one call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_two_launchers_named_ahead_do_not_stop_the_sweep() {
+    let World { store, table, .. } = world().await;
+    let other = DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now);
+    let mut waiting = Vec::new();
+    for entropy in 1..=4 {
+        waiting.push(submit(&store, entropy).await);
+    }
+    for (store, execution) in [(&store, &waiting[0]), (&other, &waiting[1])] {
+        LaunchStore::backlog(store, &POOL, now(), 9)
+            .await
+            .expect(ANSWERS);
+        launch(store, execution).await;
+    }
+    let lengths = async || {
+        let named = named(&table).await;
+        let mut lengths: Vec<_> = named.iter().map(Vec::len).collect();
+        lengths.sort_unstable();
+        lengths
+    };
+    assert_eq!(lengths().await, [3, 4]);
+    sweep(&store.clone().with_clock(later)).await;
+    assert_eq!(
+        lengths().await,
+        [1, 2],
+        "those that were not launched are named no more"
+    );
+}
+
+/// The ids in each launch batch.
+async fn named(table: &Table) -> Vec<Vec<AttributeValue>> {
+    let scan = table.client.scan().table_name(&table.name).send().await;
+    let items = scan.expect(ANSWERS).items.unwrap_or_default();
+    let of_batch = |item: &std::collections::HashMap<String, AttributeValue>| {
+        item["pk"].as_s().is_ok_and(|pk| pk.starts_with(BATCHES))
+    };
+    let ids = items.iter().filter(|item| of_batch(item));
+    ids.map(|item| item["ids"].as_l().expect("a list").clone())
+        .collect()
 }
 
 async fn batches(table: &Table) -> usize {

@@ -14,7 +14,7 @@ use domain::{
     history::Filter,
     id::ExecutionId,
     limit::LimitKey,
-    ports::{Claim, Created, LaunchStore, ReadStore, SweepStore, UpdateError, WriteStore},
+    ports::{Claim, Created, LaunchStore, ReadStore, UpdateError, WriteStore},
     transition::Observation,
 };
 use local::{
@@ -25,7 +25,9 @@ use tempfile::TempDir;
 use tests::Store;
 use tests::table::Table;
 
-use super::records::{CPU, POOL, Wish, admissions, at, launch, launching, lock, task_arn, task_id};
+use super::records::{
+    CPU, POOL, Wish, admissions, at, launch, launching, lock, sweep, task_arn, task_id,
+};
 
 const ANSWERS: &str = "the store answers";
 
@@ -464,7 +466,7 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
         "pools are the sweep's"
     );
     for _ in 0..3 {
-        stack.store.reconcile().await.expect(ANSWERS);
+        sweep(&stack.store).await;
     }
     assert_eq!(used(&stack.store, &POOL).await, 0);
 }

@@ -11,7 +11,7 @@ use domain::{
     id::ExecutionId,
     limit::{Admission, CapacityPool, LimitKey},
     marker::Marker,
-    ports::{Claim, Created},
+    ports::{Claim, Created, SweepStore},
     quota::Quotas,
     request::{Arch, Defaults, SubmitRequest},
     settings::Settings,
@@ -223,6 +223,19 @@ pub(crate) async fn close(store: &impl Store, execution: &Execution, exit_code: 
         .update(execution, stopped(execution, exit_code), &[])
         .await
         .expect("nobody else writes it")
+}
+
+/// Goes through the open records, and then compares what is derived from them, as a sweep does.
+pub(crate) async fn sweep<S: SweepStore>(store: &S) {
+    let (mut survey, mut after) = (S::Survey::default(), None);
+    loop {
+        let page = store.survey(&mut survey, after.as_ref(), 2).await;
+        after = page.expect("the store answers").next;
+        if after.is_none() {
+            break;
+        }
+    }
+    store.reconcile(survey).await.expect("the store answers");
 }
 
 /// The submitters in order, such as "abba".

@@ -16,7 +16,7 @@ use tests::Store;
 
 use tests::{callers::caller, loaded::pages};
 
-use super::records::{POOL, Wish, at, launch, stopped};
+use super::records::{POOL, Wish, at, launch, stopped, sweep};
 
 /// Makes a test of each rule about a spoilt record, for the store that `$fresh` makes. `$fresh`
 /// also gives access to the store's records.
@@ -237,7 +237,7 @@ pub(crate) async fn what_is_derived_is_brought_in_line_all_the_same(
     }
     raw.spoil(&executions[0].id).await;
     for _ in 0..3 {
-        store.reconcile().await.expect(ANSWERS);
+        sweep(&store).await;
     }
     let launched = store.launched(None, 9).await.expect(ANSWERS).items;
     assert_eq!(launched.len(), 3, "what cannot be read is not forgotten");

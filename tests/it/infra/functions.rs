@@ -138,6 +138,14 @@ fn messages_stay_hidden_for_six_times_the_functions_time() {
     }
 }
 
+/// The store may forget names of launches only once no launcher can still use them.
+#[test]
+fn a_launcher_ends_before_its_launch_batches_count_as_departed() {
+    let function = Template::read().resource("LauncherFunction").clone();
+    let time = &function["Properties"]["Timeout"];
+    assert_eq!(time.as_i64(), Some(aws::dynamo::LAUNCHER_TIMEOUT));
+}
+
 /// API Gateway waits for 29 seconds (AWS-FACTS §7). A function that took longer would be cut off
 /// without an explanation.
 #[test]

@@ -201,14 +201,12 @@ fn names_are_those_that_all_of_mycli_relies_on() {
     }
 }
 
-/// The filter finds the script's marker lines by the phrase that they begin with.
+/// The filter finds the runner's marker lines by the phrase that they begin with, without those that
+/// the state tracker does not need.
 #[test]
-fn marker_lines_are_looked_for_by_their_prefix() {
+fn the_marker_lines_that_tell_something_are_delivered() {
     let filter = Template::read().properties("MarkerLines", &Stack::named("default"));
-    assert_eq!(
-        filter["FilterPattern"],
-        format!("\"{}\"", domain::marker::PREFIX)
-    );
+    assert_eq!(filter["FilterPattern"], domain::marker::filter_pattern());
     assert_eq!(filter["LogGroupName"], "/aws/mycli/default");
 }
 

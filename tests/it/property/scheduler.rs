@@ -15,7 +15,7 @@ use domain::{
     scheduler::{
         Decision, Launches, LimitSnapshot, PoolSnapshot, Settlement, Snapshot,
         adaptive_limit::Shortage,
-        decide, fair,
+        decide, fair, foresee,
         snapshot::admissions,
         state::{Answer, Change, HeldChange, Learned, LimitState, PromotedChange},
     },
@@ -173,9 +173,11 @@ impl Account {
         found.expect("it is known").clone()
     }
 
-    /// Launches on record, all or none: each must fit under every limit of its own.
-    fn launch(&mut self, backlog: &LimitKey, launch: Launches) {
-        assert!(!launch.executions.is_empty(), "a launch of nothing");
+    /// Launches on record, all or none: each must fit under every limit of its own. Returns whether
+    /// all started.
+    fn launch(&mut self, backlog: &LimitKey, launch: Launches) -> bool {
+        let wanted = launch.executions.len();
+        assert!(wanted > 0, "a launch of nothing");
         let pool = launch.pool.limit.key.clone();
         if launch.is_probe {
             let state = self.limit(&pool).state;
@@ -254,6 +256,7 @@ impl Account {
                 ..Change::default()
             },
         );
+        accepted == wanted
     }
 
     /// Goes on with a backlog until it is held. Returns the backlogs that entries moved to, and
@@ -261,7 +264,8 @@ impl Account {
     fn drain(&mut self, key: &LimitKey) -> (BTreeSet<LimitKey>, Option<Timestamp>) {
         let mut next = BTreeSet::new();
         for _ in 0..10_000 {
-            let decision = decide(&self.snapshot(key), self.spot_fallback_after, self.now);
+            let snapshot = self.snapshot(key);
+            let decision = decide(&snapshot, self.spot_fallback_after, self.now);
             let (held, look_at) = match decision {
                 Decision::Idle => (HeldChange::Free, None),
                 Decision::LookAgain => unreachable!("the index of this model does not lag"),
@@ -277,7 +281,14 @@ impl Account {
                     continue;
                 }
                 Decision::Launch(launch) => {
-                    self.launch(key, *launch);
+                    let foreseen = foresee(&snapshot, &launch, self.spot_fallback_after, self.now);
+                    if self.launch(key, *launch)
+                        && let Some(hold) = foreseen
+                    {
+                        let looked =
+                            decide(&self.snapshot(key), self.spot_fallback_after, self.now);
+                        assert_eq!(looked, Decision::Hold(hold), "{key} was foreseen wrongly");
+                    }
                     continue;
                 }
                 Decision::Promote(hold, id, pool) => {

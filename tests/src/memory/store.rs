@@ -330,6 +330,8 @@ impl LaunchStore for MemoryStore {
 }
 
 impl SweepStore for MemoryStore {
+    type Survey = ();
+
     async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         Ok(self.call("of_task").of_task(task))
     }
@@ -364,7 +366,7 @@ impl SweepStore for MemoryStore {
     }
 
     /// Does nothing: usage changes in the same step as the record that holds it.
-    async fn reconcile(&self) -> Result<(), PortError> {
+    async fn reconcile(&self, (): ()) -> Result<(), PortError> {
         Ok(())
     }
 

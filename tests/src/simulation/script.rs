@@ -92,13 +92,18 @@ async fn tell<W: Way>(world: &World<W>, arn: &TaskArn, nonce: &str, words: &[Str
     let now = world.clock.now().timestamp_millis();
     event.aws_logs.data.log_events = words
         .iter()
-        .map(|word| {
+        .map(|word| format!("{}{nonce}:{word}", marker::PREFIX))
+        .filter(|line| marker::is_delivered(line))
+        .map(|line| {
             let mut entry = LogEntry::default();
             entry.timestamp = now;
-            entry.message = format!("{}{nonce}:{word}", marker::PREFIX);
+            entry.message = line;
             entry
         })
         .collect();
+    if event.aws_logs.data.log_events.is_empty() {
+        return;
+    }
     // Lambda retries a failed asynchronous invocation twice, after one and two minutes.
     for pause in [60, 120, 0] {
         let tracker = world.tracker();

@@ -5,7 +5,7 @@
 //! between submitters, by start-time-fair tags: a submitter's k-th entry has the tag `begins + k`,
 //! and `begins` is the later of the submitter's own virtual time and the backlog's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{
     Timestamp, execution::BacklogEntry, limit::LimitKey, ports::PortError, scheduler::fair,
@@ -16,6 +16,7 @@ use super::{
     DynamoStore, SERVICE,
     directory::{BacklogMember, reached},
     item::{self, Item, backlog_partition, text},
+    table::Freshness,
 };
 use crate::error::failed;
 
@@ -64,7 +65,7 @@ impl DynamoStore {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<BacklogEntry>, PortError> {
-        let entries = self.members(backlog).await?;
+        let entries = self.members(backlog, Freshness::LastWritten).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turns = turns(&entries);
         let begins: BTreeMap<_, _> = turns
@@ -95,6 +96,8 @@ impl DynamoStore {
         self.remember(backlog, &entries, &backlog_entries);
         let mut ordered = fair::order(backlog_entries, &begins);
         ordered.truncate(limit);
+        let ids = ordered.iter().map(|entry| entry.id.clone()).collect();
+        self.memory.line_up(backlog, ids);
         Ok(ordered)
     }
 
@@ -210,13 +213,30 @@ impl DynamoStore {
         Ok(entries)
     }
 
-    /// Whether any entry is due. Stops at the first one.
+    /// Whether any entry is due. Stops at the first one. Usually the submitters that a read at half
+    /// price finds have one. If they have none, those are looked at that it may have missed.
     pub(super) async fn has_backlog(
         &self,
         backlog: &LimitKey,
         now: Timestamp,
     ) -> Result<bool, PortError> {
-        let mut entries = self.members(backlog).await?;
+        let recent = self.members(backlog, Freshness::Recent).await?;
+        let known: BTreeSet<_> = recent.iter().map(|entry| entry.submitter.clone()).collect();
+        if self.has_due(backlog, recent, now).await? {
+            return Ok(true);
+        }
+        let mut missed = self.members(backlog, Freshness::LastWritten).await?;
+        missed.retain(|entry| !known.contains(&entry.submitter));
+        self.has_due(backlog, missed, now).await
+    }
+
+    /// Whether one of these submitters has an entry that is due, the last one seen first.
+    async fn has_due(
+        &self,
+        backlog: &LimitKey,
+        mut entries: Vec<BacklogMember>,
+        now: Timestamp,
+    ) -> Result<bool, PortError> {
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen()));
         let looks: Vec<_> = entries
             .iter()
@@ -278,7 +298,8 @@ impl DynamoStore {
         backlog_entry: &BacklogEntry,
         exact: u32,
     ) -> Result<u32, PortError> {
-        let turns = turns(&self.members(&backlog_entry.backlog).await?);
+        let members = self.members(&backlog_entry.backlog, Freshness::LastWritten);
+        let turns = turns(&members.await?);
         let counting = PositionCount {
             store: self,
             backlog_entry,

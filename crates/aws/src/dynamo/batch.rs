@@ -120,8 +120,13 @@ impl DynamoStore {
             .iter()
             .zip(&outcomes)
             .filter(|(step, outcome)| step.opens() && outcome.is_ok());
-        let ids: Vec<_> = opening.map(|(step, _)| step.after.id.clone()).collect();
-        let announced = self.record_launch_batch(&ids).await;
+        let launched: Vec<_> = opening
+            .map(|(step, _)| {
+                let entry = step.before.backlog_entry();
+                (step.after.id.clone(), entry.map(|entry| entry.backlog))
+            })
+            .collect();
+        let announced = self.record_launch_batch(&launched).await;
         match &announced {
             Ok(()) => self.write_all(steps, &mut outcomes).await,
             Err(error) => fail(&mut outcomes, error),

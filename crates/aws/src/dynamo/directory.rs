@@ -16,7 +16,7 @@ use super::{
     DynamoStore,
     item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, small_item, text_of},
     state::has_entry,
-    table::WriteCondition,
+    table::{Freshness, WriteCondition},
 };
 
 /// The partition of the directory of backlogs. It is read whole, and written a few times an hour.
@@ -139,8 +139,11 @@ impl DynamoStore {
     pub(super) async fn members(
         &self,
         backlog: &LimitKey,
+        freshness: Freshness,
     ) -> Result<Vec<BacklogMember>, PortError> {
-        let items = self.collection(LINES, &format!("{backlog}|")).await?;
+        let items = self
+            .collection_as(LINES, &format!("{backlog}|"), freshness)
+            .await?;
         Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
 

@@ -1,13 +1,11 @@
 //! The derived items that the sweep brings in line with the records: the launch batches and the
 //! counters of the pools.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use domain::{
-    execution::Execution,
+    Timestamp,
+    history::{Cursor, Loaded, Page},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
     ports::PortError,
@@ -18,15 +16,17 @@ use futures_util::{
 };
 
 pub(super) mod look;
+pub(super) mod seen_records;
 
 use look::{Look, Reading, correction};
+use seen_records::{HeldUnits, SeenRecords, is_open};
 
 use super::{
     DynamoStore,
     item::{Item, number, number_of},
-    launch_batches::is_open,
+    launch_batches::LaunchBatch,
     limits::{counter_key, reading},
-    table::WriteCondition,
+    table::{Freshness, WriteCondition},
 };
 
 /// All pools.
@@ -50,6 +50,7 @@ const LOADS: usize = 2;
 const PARALLEL: usize = 32;
 
 /// A pool's counter, and what the sweep noted about it.
+#[derive(Debug)]
 struct Counter {
     key: LimitKey,
     reading: Reading,
@@ -69,41 +70,47 @@ impl Counter {
     }
 }
 
-/// The units of each limit that the open records hold together.
-type HeldUnits = BTreeMap<LimitKey, i64>;
-
-/// The facts that remain of the records once they were looked at.
-#[derive(Default)]
-struct SeenRecords {
-    held: HeldUnits,
-    /// Runs that are open, or that have a status or a form this release does not know.
-    open: BTreeSet<ExecutionId>,
-    over: BTreeSet<ExecutionId>,
+/// What a sweep saw on its way through the open records.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// The launch batches, as the sweep found them at its beginning.
+    start: Option<SurveyStart>,
+    /// The records that are not read yet, the oldest first.
+    left: Vec<ExecutionId>,
+    seen: SeenRecords,
 }
 
-impl SeenRecords {
-    fn look_at(&mut self, record: Execution) {
-        let allocations = record.allocations();
-        // A run with a newer release's status either holds something, or is over and that release
-        // removes it from its launch batch.
-        let is_open = is_open(&record) || !allocations.is_empty();
-        for allocation in allocations {
-            *self.held.entry(allocation.key).or_default() += i64::from(allocation.amount);
-        }
-        if is_open {
-            self.open.insert(record.id);
-        } else if record.end().is_some() {
-            self.over.insert(record.id);
-        }
-    }
+#[derive(Debug)]
+struct SurveyStart {
+    at: Timestamp,
+    /// The counters before the first record was read. There are none if the sweep did not begin
+    /// with the first record.
+    counters: Option<Vec<Counter>>,
+    batches: Vec<LaunchBatch>,
 }
 
 impl DynamoStore {
     /// Compares counters and records once. If anything is off by more than what happened meanwhile
     /// explains, it compares again and gives the writes under way time to finish.
-    pub(super) async fn reconcile(&self) -> Result<(), PortError> {
-        let before = self.counters().await?;
-        let held = self.tidy().await?;
+    pub(super) async fn reconcile(&self, survey: Survey) -> Result<(), PortError> {
+        let (before, held) = match survey {
+            Survey {
+                start:
+                    Some(SurveyStart {
+                        at,
+                        counters: Some(before),
+                        batches,
+                    }),
+                left,
+                mut seen,
+            } if left.is_empty() => {
+                self.look_at_unsure(&batches, &mut seen, at).await?;
+                self.close_launch_batches(&batches, &seen, at).await?;
+                self.memory.keep_over(seen.over);
+                (before, seen.held)
+            }
+            _ => (self.counters().await?, self.tidy().await?),
+        };
         let after = self.counters().await?;
         let explained = looks(&before, &held, &after).all(|(_, look)| look.off() == 0);
         if explained && before.iter().all(|counter| counter.off == 0) {
@@ -129,9 +136,86 @@ impl DynamoStore {
         .await
     }
 
+    /// A page of the executions that the launch batches name, without those that are not open.
+    pub(super) async fn survey(
+        &self,
+        survey: &mut Survey,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        if survey.start.is_none() {
+            self.start_survey(survey, after).await?;
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rest = survey.left.len().saturating_sub(limit);
+        let ids = survey.left.split_off(rest);
+        let next = ids.first().filter(|_| rest > 0).cloned().map(Cursor);
+        let mut items = self.load_as(&ids, Freshness::Recent).await?;
+        items.iter().for_each(|loaded| survey.seen.look_at(loaded));
+        items.retain(|loaded| loaded.as_ref().map_or(true, is_open));
+        Ok(Page { items, next })
+    }
+
+    /// Notes what is to be read. Runs that this process has seen over stay so, and are not read
+    /// again.
+    async fn start_survey(
+        &self,
+        survey: &mut Survey,
+        after: Option<&Cursor>,
+    ) -> Result<(), PortError> {
+        let at = (self.now)();
+        let counters = match after {
+            None => Some(self.counters().await?),
+            Some(_) => None,
+        };
+        let batches = self.launch_batches(Freshness::Recent).await?;
+        let named: BTreeSet<_> = batches.iter().flat_map(|batch| &batch.ids).collect();
+        let known = self.memory.over();
+        for id in named {
+            if known.contains(id) {
+                survey.seen.over.insert(id.clone());
+            } else if after.is_none_or(|after| *id < after.0) {
+                survey.left.push(id.clone());
+            }
+        }
+        survey.start = Some(SurveyStart {
+            at,
+            counters,
+            batches,
+        });
+        Ok(())
+    }
+
+    /// Reads those records again, as last written, whose runs would be removed from their launch
+    /// batches although they are not over. A record that is out of date may show a run as waiting
+    /// that has been launched since.
+    async fn look_at_unsure(
+        &self,
+        batches: &[LaunchBatch],
+        seen: &mut SeenRecords,
+        at: Timestamp,
+    ) -> Result<(), PortError> {
+        // Several batches may name the same run, and `BatchGetItem` takes each key once.
+        let unsure: BTreeSet<_> = batches
+            .iter()
+            .filter(|batch| batch.has_departed(at))
+            .flat_map(|batch| &batch.ids)
+            .filter(|id| !seen.open.contains(*id) && !seen.over.contains(*id))
+            .cloned()
+            .collect();
+        let unsure: Vec<_> = unsure.into_iter().collect();
+        for ids in unsure.chunks(LOADED * LOADS) {
+            for loaded in self.load_all(ids).await? {
+                seen.look_at(&loaded);
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the runs that are over from every launch batch, and sums up what the open ones hold.
     async fn tidy(&self) -> Result<HeldUnits, PortError> {
-        let batches = self.launch_batches().await?;
+        let at = (self.now)();
+        let batches = self.launch_batches(Freshness::LastWritten).await?;
         let ids: BTreeSet<_> = batches
             .iter()
             .flat_map(|batch| batch.ids.iter().cloned())
@@ -142,26 +226,31 @@ impl DynamoStore {
         let mut seen = SeenRecords::default();
         while let Some(all) = loads.try_next().await? {
             for loaded in all {
-                match loaded {
-                    Ok(record) => seen.look_at(record),
-                    // Its allocation is not known. That stops no correction, and the run stays
-                    // among those that may be open.
-                    Err(corrupt) => {
-                        corrupt.note();
-                        seen.open.extend(corrupt.id().cloned());
-                    }
+                seen.look_at(&loaded);
+                if let Err(corrupt) = loaded {
+                    corrupt.note();
                 }
             }
         }
-        let landings: Vec<_> = batches
-            .iter()
-            .map(|batch| self.close_launch_batch(batch, &seen.open, &seen.over))
-            .collect();
-        stream::iter(landings)
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
+        self.close_launch_batches(&batches, &seen, at).await?;
         Ok(seen.held)
+    }
+
+    /// `at` is from before the first of the records was read.
+    async fn close_launch_batches(
+        &self,
+        batches: &[LaunchBatch],
+        seen: &SeenRecords,
+        at: Timestamp,
+    ) -> Result<(), PortError> {
+        let closed: Vec<_> = batches
+            .iter()
+            .map(|batch| self.close_launch_batch(batch, seen, at))
+            .collect();
+        stream::iter(closed)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
     }
 
     /// Conditional on no other correction meanwhile.

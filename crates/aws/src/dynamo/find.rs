@@ -77,7 +77,7 @@ impl DynamoStore {
 
     pub(super) async fn of_task(&self, task_id: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         let item = self
-            .get(Key::single('T', task_id))
+            .get_settled(Key::single('T', task_id))
             .await?
             .filter(|item| !has_expired(item, (self.now)()));
         Ok(item

@@ -17,11 +17,11 @@ use domain::{
 use super::{
     DynamoStore, SERVICE,
     directory::BacklogMember,
+    drift::seen_records::is_open,
     item::{
         SHARDS, backlog_partition, day, day_name, ended_partition, partition_of_day, sharded, text,
         text_of,
     },
-    launch_batches,
     state::has_entry,
 };
 use crate::error::failed;
@@ -439,10 +439,8 @@ impl DynamoStore {
             range,
             self.launched_ids().await?.into_iter().collect(),
         );
-        self.page(ids, limit, |loaded| {
-            loaded.as_ref().map_or(true, launch_batches::is_open)
-        })
-        .await
+        self.page(ids, limit, |loaded| loaded.as_ref().map_or(true, is_open))
+            .await
     }
 
     /// The first `limit` of these ids that are admitted, or fewer if too many are not.

@@ -3,8 +3,8 @@
 //! that is written and deleted again.
 //!
 //! A launch batch names executions that may be open; only their records tell which are. Only the
-//! sweep shrinks it. The process that made it adds to it for some minutes, so that launches one by
-//! one do not make an item each.
+//! sweep shrinks it. The process that made it adds to it for some minutes, and it also names the
+//! executions that are next in the backlog, so that launches one by one do not cost a write each.
 
 use std::collections::BTreeSet;
 
@@ -12,24 +12,37 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    execution::{Execution, ExecutionStatus},
     id::ExecutionId,
+    limit::LimitKey,
     ports::{Entropy, PortError},
 };
 use futures_util::future::try_join_all;
 
 use super::{
     DynamoStore,
+    drift::seen_records::SeenRecords,
     item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, small_item, text, ulid},
-    table::WriteCondition,
+    table::{Freshness, WriteCondition},
 };
 use crate::system::System;
 
 /// Most executions in one launch batch: so many ids stay below the 1 KB of one write unit.
 const TOGETHER: usize = 30;
+/// How many of a backlog's next executions a launch batch names ahead: as many as a launcher reads
+/// beyond those that can start.
+const AHEAD: usize = 4;
+/// How long a name that was given ahead serves for a launch.
+const NAMED_FOR: TimeDelta = TimeDelta::minutes(1);
+/// How long one invocation of the launcher takes at most, in seconds: the template's `Timeout`.
+pub const LAUNCHER_TIMEOUT: i64 = 60;
 /// How old a launch batch must be before each of its executions surely was launched or surely was
-/// not: twice the time a launcher may take (the template's `Timeout`).
-const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
+/// not. By then a launcher that took a name for its launch has ended. A minute is left for clocks
+/// that differ.
+const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(3);
+const _: () = assert!(
+    DEPARTED_AFTER.num_seconds() >= NAMED_FOR.num_seconds() + LAUNCHER_TIMEOUT + 60,
+    "a launch batch may lose a run that is about to be launched"
+);
 
 /// Executions that were launched together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +92,12 @@ impl LaunchBatch {
         )
     }
 
+    /// Whether each of its executions surely was launched by then, or surely was not.
+    pub(super) fn has_departed(&self, at: Timestamp) -> bool {
+        let last = self.additions.map_or(self.at, |(_, at)| at.max(self.at));
+        at.timestamp_millis() - last > DEPARTED_AFTER.num_milliseconds()
+    }
+
     /// This launch batch without the ids that are over.
     fn without(&self, over: impl Fn(&ExecutionId) -> bool) -> Self {
         Self {
@@ -88,22 +107,30 @@ impl LaunchBatch {
     }
 }
 
-/// Whether an execution is being launched or is running.
-pub(super) fn is_open(execution: &Execution) -> bool {
-    matches!(
-        execution.status(),
-        ExecutionStatus::Launching | ExecutionStatus::Running
-    )
-}
-
 impl DynamoStore {
-    /// Records that these executions may be open from now on. Idempotent: naming one twice is
-    /// harmless.
-    pub(super) async fn record_launch_batch(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
+    /// Records that these executions of a backlog may be open from now on. Idempotent: naming one
+    /// twice is harmless.
+    pub(super) async fn record_launch_batch(
+        &self,
+        launched: &[(ExecutionId, Option<LimitKey>)],
+    ) -> Result<(), PortError> {
         let now = (self.now)();
-        if ids.is_empty() {
+        let unnamed = self.memory.unnamed(launched, NAMED_FOR, now);
+        if unnamed.is_empty() {
             return Ok(());
         }
+        let ahead = self.memory.next_in(launched, AHEAD);
+        let ids: Vec<_> = unnamed.into_iter().chain(ahead.iter().cloned()).collect();
+        self.name_in_launch_batch(&ids, now).await?;
+        self.memory.name(ahead, NAMED_FOR, now);
+        Ok(())
+    }
+
+    async fn name_in_launch_batch(
+        &self,
+        ids: &[ExecutionId],
+        now: Timestamp,
+    ) -> Result<(), PortError> {
         if let Some(key) = self.memory.take_batch(ids.len(), TOGETHER, now) {
             let added = AttributeValue::L(ids.iter().map(|id| text(ulid(id))).collect());
             let there = WriteCondition::new(
@@ -135,11 +162,15 @@ impl DynamoStore {
     }
 
     /// All launch batches.
-    pub(super) async fn launch_batches(&self) -> Result<Vec<LaunchBatch>, PortError> {
+    pub(super) async fn launch_batches(
+        &self,
+        freshness: Freshness,
+    ) -> Result<Vec<LaunchBatch>, PortError> {
         let shards: Vec<_> = (0..SHARDS).map(partition).collect();
-        let items = try_join_all(shards.iter().map(|shard| self.collection(shard, "")))
-            .await?
-            .concat();
+        let reads = shards
+            .iter()
+            .map(|shard| self.collection_as(shard, "", freshness));
+        let items = try_join_all(reads).await?.concat();
         let unread =
             || tracing::error!("a launch batch cannot be read; the sweep does not see its runs");
         let batch = |item: &Item| {
@@ -154,7 +185,7 @@ impl DynamoStore {
     /// The ids of all executions that may be open, each once.
     pub(super) async fn launched_ids(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
         Ok(self
-            .launch_batches()
+            .launch_batches(Freshness::LastWritten)
             .await?
             .into_iter()
             .flat_map(|batch| batch.ids)
@@ -166,16 +197,15 @@ impl DynamoStore {
     /// written more than a few times.
     ///
     /// While the batch is young, a run that is not open yet may be about to be launched, so it
-    /// stays. `open` also names the runs that cannot be read but may be open, because nothing else
-    /// leads the sweep to them.
+    /// stays. `at` is from before the records were read: a run that was launched since is named by
+    /// a batch that was young then.
     pub(super) async fn close_launch_batch(
         &self,
         batch: &LaunchBatch,
-        open: &BTreeSet<ExecutionId>,
-        over: &BTreeSet<ExecutionId>,
+        seen: &SeenRecords,
+        at: Timestamp,
     ) -> Result<(), PortError> {
-        let last = batch.additions.map_or(batch.at, |(_, at)| at.max(batch.at));
-        let departed = (self.now)().timestamp_millis() - last > DEPARTED_AFTER.num_milliseconds();
+        let departed = batch.has_departed(at);
         // Ids that were added since the batch was read stay.
         let unchanged = |more: Option<(&'static str, AttributeValue)>| match batch.additions {
             None => WriteCondition::new(
@@ -187,7 +217,8 @@ impl DynamoStore {
                 more.into_iter().chain([(":additions", number(count))]),
             ),
         };
-        let left = batch.without(|id| over.contains(id) || (departed && !open.contains(id)));
+        let left =
+            batch.without(|id| seen.over.contains(id) || (departed && !seen.open.contains(id)));
         match left.ids.len() {
             0 => self
                 .delete_if(batch.key.clone(), unchanged(None))

@@ -120,6 +120,21 @@ impl LimitChange {
     }
 }
 
+/// How many tokens are taken ahead. A process may exceed the rate by so many calls in one moment, for
+/// each backlog that it drains at that time. That is little beside the 100 that a bucket holds
+/// (AWS-FACTS §2), and ECS refuses what is too much, which is tried again.
+const AHEAD: u32 = 7;
+
+/// Takes tokens ahead if the bucket is still half full afterwards and refills them within a second.
+fn taken_ahead(bucket: TokenBucket, rate: Rate, now: Timestamp) -> (u32, TokenBucket) {
+    match bucket.take(rate, AHEAD, now) {
+        (AHEAD, after) if after.is_half_full(rate, now) && rate.per_second >= f64::from(AHEAD) => {
+            (AHEAD, after)
+        }
+        _ => (0, bucket),
+    }
+}
+
 const HAS_ROOM: &str = "attribute_not_exists(used) OR used <= :room";
 
 /// The result of changing a pool's counter.
@@ -219,6 +234,10 @@ impl DynamoStore {
 
     /// Tries again if another caller changed the bucket meanwhile. In each such round some caller
     /// has got its tokens.
+    ///
+    /// Takes some tokens more than are wanted if there are plenty, and keeps them in memory, so that
+    /// launches one by one do not write the bucket each. Tokens that a process still has when it
+    /// ends are lost, and the bucket fills again.
     pub(super) async fn take_tokens(
         &self,
         key: RateKey,
@@ -226,14 +245,28 @@ impl DynamoStore {
         want: u32,
         now: Timestamp,
     ) -> Result<(u32, u64), PortError> {
+        let had = self.memory.take_tokens(key, want);
+        if had == want && want > 0 {
+            return Ok((had, 0));
+        }
         for round in 0..AGAIN {
             let kept = KeptCounters::of(self.get(Key::single('B', key)).await?);
-            let (granted, bucket) = kept.bucket.take(rate, want, now);
-            let answer = (granted, bucket.wait_millis(rate, now));
-            if granted == 0 || self.keep(key, bucket, kept.changes).await? {
+            let (granted, bucket) = kept.bucket.take(rate, want - had, now);
+            let (ahead, bucket) = taken_ahead(bucket, rate, now);
+            let answer = (had + granted, bucket.wait_millis(rate, now));
+            if granted == 0 {
+                // Another call may have taken some ahead meanwhile.
+                let more = self.memory.take_tokens(key, want - had);
+                return Ok((had + more, answer.1));
+            }
+            if self.keep(key, bucket, kept.changes).await? {
+                self.memory.keep_tokens(key, ahead);
                 return Ok(answer);
             }
             pause(round).await;
+        }
+        if had > 0 {
+            return Ok((had, 0));
         }
         Err(PortError::unavailable(
             SERVICE,

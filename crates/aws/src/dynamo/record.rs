@@ -35,7 +35,7 @@ use super::{
     limits::LimitChange,
     request::RequestItem,
     state::{self, REQUEST, STATE, StateItem},
-    table::{AGAIN, WriteCondition, Wrote, pause},
+    table::{AGAIN, Freshness, WriteCondition, Wrote, pause},
 };
 use crate::{
     error::{Fault, Remedy, failed},
@@ -415,7 +415,16 @@ impl DynamoStore {
     /// These executions, as last written, in the order of the ids. Those that no longer exist are
     /// left out.
     pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
-        let mut records = self.records(self.both_of(ids).await?);
+        self.load_as(ids, Freshness::LastWritten).await
+    }
+
+    /// The same, with records that may be out of date.
+    pub(super) async fn load_as(
+        &self,
+        ids: &[ExecutionId],
+        freshness: Freshness,
+    ) -> Result<Vec<Loaded>, PortError> {
+        let mut records = self.records(self.both_of(ids, freshness).await?);
         let places: HashMap<_, _> = ids
             .iter()
             .enumerate()

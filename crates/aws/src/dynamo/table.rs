@@ -47,6 +47,15 @@ const PAUSE: Backoff = Backoff {
     longest: Duration::from_millis(1_280),
 };
 
+/// How recent what is read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// As last written.
+    LastWritten,
+    /// Perhaps a moment out of date, usually less than a second, at half the price.
+    Recent,
+}
+
 /// A condition, and the values it names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WriteCondition {
@@ -320,8 +329,18 @@ impl DynamoStore {
         ))
     }
 
-    /// Every item in a partition of the table whose sort key begins with `begins`.
+    /// Every item in a partition of the table whose sort key begins with `begins`, as last written.
     pub(super) async fn collection(&self, pk: &str, begins: &str) -> Result<Vec<Item>, PortError> {
+        self.collection_as(pk, begins, Freshness::LastWritten).await
+    }
+
+    /// The same, with items that may be out of date.
+    pub(super) async fn collection_as(
+        &self,
+        pk: &str,
+        begins: &str,
+        freshness: Freshness,
+    ) -> Result<Vec<Item>, PortError> {
         let mut start = None;
         let mut items = Vec::new();
         loop {
@@ -329,7 +348,7 @@ impl DynamoStore {
                 .client
                 .query()
                 .table_name(&self.table)
-                .consistent_read(true);
+                .consistent_read(freshness == Freshness::LastWritten);
             let call = match begins {
                 "" => call.key_condition_expression("pk = :pk"),
                 begins => call
@@ -348,16 +367,27 @@ impl DynamoStore {
         }
     }
 
-    /// Both items of each execution, as last written, in no particular order.
-    pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
-        let batches: Vec<_> = ids.chunks(BATCH).map(|ids| self.batch(ids)).collect();
+    /// Both items of each execution, in no particular order.
+    pub(super) async fn both_of(
+        &self,
+        ids: &[ExecutionId],
+        freshness: Freshness,
+    ) -> Result<Vec<Item>, PortError> {
+        let batches: Vec<_> = ids
+            .chunks(BATCH)
+            .map(|ids| self.batch(ids, freshness))
+            .collect();
         stream::iter(batches)
             .buffer_unordered(BATCHES)
             .try_concat()
             .await
     }
 
-    async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
+    async fn batch(
+        &self,
+        ids: &[ExecutionId],
+        freshness: Freshness,
+    ) -> Result<Vec<Item>, PortError> {
         let mut keys: Vec<Item> = ids
             .iter()
             .flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()])
@@ -366,7 +396,7 @@ impl DynamoStore {
         for round in 0..AGAIN {
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(keys))
-                .consistent_read(true)
+                .consistent_read(freshness == Freshness::LastWritten)
                 .build();
             let wanted = wanted.map_err(|error| PortError::invalid(SERVICE, error))?;
             let output = self

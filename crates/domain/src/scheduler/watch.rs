@@ -84,12 +84,19 @@ impl Watch {
         self.fast_from.is_some_and(|fast| self.started >= fast)
     }
 
+    /// Counts the starts of a round. Returns whether another launcher is to be woken, because this
+    /// one does not keep up.
+    pub fn count(&mut self, started: usize, now: Timestamp) -> bool {
+        self.started += started;
+        let needs_help = self.is_fast() && !self.has_help && now - self.since >= HELP;
+        self.has_help |= needs_help;
+        needs_help
+    }
+
     /// Counts the starts of a round, and renews the watch when it is half over.
     pub fn moved(&mut self, started: usize, now: Timestamp) -> Moved {
-        self.started += started;
+        let needs_help = self.count(started, now);
         let is_fast = self.is_fast();
-        let needs_help = is_fast && !self.has_help && now - self.since >= HELP;
-        self.has_help |= needs_help;
         let lasts = |until: Timestamp| until - now > WATCH / 2;
         let watch = if is_fast && !self.until.is_some_and(lasts) {
             let until = now + WATCH;
@@ -223,6 +230,17 @@ mod tests {
         assert!(watch.until().is_some(), "it may still be stored");
         watch.rested(&rest);
         assert_eq!(watch.until(), None);
+    }
+
+    /// A round that fills a pool is followed by its hold at once, in one write. If that ends the
+    /// watch, it must end the one that is stored.
+    #[test]
+    fn starts_that_are_followed_by_a_hold_leave_the_watch_as_it_is_stored() {
+        let mut watch = Watch::begin(Some(10), at(0));
+        watch.moved(20, at(0));
+        watch.count(20, at(1500));
+        let rest = watch.rest(&full(), true, at(1500));
+        assert_eq!(rest.watch, WatchChange::End(at(0) + WATCH));
     }
 
     #[test]

@@ -101,8 +101,9 @@ where
             max,
             is_probe,
         } = launch;
-        // This comes before taking tokens: a definition may have to be registered first, and tokens
-        // granted before that would be used later than they were granted.
+        let all = executions.len();
+        // This comes before taking tokens: a definition may have to be registered first, and nobody
+        // else could use the tokens meanwhile.
         let (mut updates, whole) = self.prepared(executions, max).await?;
         if updates.is_empty() {
             let then = if whole { Then::Again } else { Then::AgainSoon };
@@ -151,6 +152,10 @@ where
             .iter()
             .filter(|answer| matches!(answer, Ran::Started | Ran::Settled))
             .count();
+        let surely = answers
+            .iter()
+            .filter(|answer| matches!(answer, Ran::Started))
+            .count();
         let throttled = answers.iter().find_map(|answer| match answer {
             Ran::Throttled(words) => Some(words.clone()),
             Ran::Started | Ran::Settled | Ran::Short(..) => None,
@@ -165,6 +170,7 @@ where
         };
         Ok(RoundOutcome {
             started,
+            is_complete: surely == all,
             is_rate_bound,
             learned,
             then: throttled.map_or(Then::Again, |words| {
@@ -460,12 +466,6 @@ where
         number: u32,
         task: &Task,
     ) -> Result<(), PortError> {
-        tracing::info!(
-            execution_id = %execution.id,
-            attempt = number,
-            task_id = %task.task_arn.id(),
-            "a task was started"
-        );
         let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
         match advance_from(self.store, self.queue, now, execution, seen)

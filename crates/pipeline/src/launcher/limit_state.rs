@@ -17,8 +17,9 @@ use domain::{
 use crate::advance::{Changed, StateOfLimit, change_from};
 
 /// How often a process records how many executions it started from a held backlog. It is this
-/// seldom so that the write costs next to nothing for each start.
-const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(5);
+/// seldom so that the write costs next to nothing for each start, even where one starts every few
+/// seconds. The pace that follows from the count is measured over ten minutes.
+const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(30);
 
 /// The most backlogs whose starts are counted at once. Locks can have any number of names.
 const REMEMBERED_MAX: usize = 1024;

@@ -50,6 +50,8 @@ struct Drain {
 pub(super) struct RoundOutcome {
     /// How many executions were started.
     pub(super) started: usize,
+    /// Whether all that were to be launched surely started.
+    pub(super) is_complete: bool,
     /// Whether a rate allowed no more of them. Then a pause lets tokens gather for the next round:
     /// small rounds cost as much as large ones.
     pub(super) is_rate_bound: bool,
@@ -216,7 +218,18 @@ where
                 Some(Promotion { id, pool }),
             ))),
             Decision::Settle(settled) => Ok(self.settle(&snapshot.limit.key, settled).await),
-            Decision::Launch(launch) => self.launch(&snapshot.limit.key, *launch).await,
+            Decision::Launch(launch) => {
+                let foreseen =
+                    scheduler::foresee(snapshot, &launch, self.settings.spot_fallback_after, now);
+                let outcome = self.launch(&snapshot.limit.key, *launch).await?;
+                Ok(match foreseen {
+                    Some(hold) if outcome.is_complete => RoundOutcome {
+                        then: Then::Held(hold, None),
+                        ..outcome
+                    },
+                    _ => outcome,
+                })
+            }
         }
     }
 
@@ -288,6 +301,9 @@ where
                     instead_of: state.backlog.promoted.clone(),
                     id: promotion.id.clone(),
                 });
+                if work.watch.count(outcome.started, now) {
+                    self.queue.send(vec![wakeup(work.backlog.clone())]).await?;
+                }
                 let held = self.hold(work, &state, change, &hold).await?;
                 if let Some(promotion) = promotion
                     && !self.promote(work, &held.after, promotion, &hold).await?

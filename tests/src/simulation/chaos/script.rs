@@ -222,6 +222,9 @@ fn say(world: &Arc<World>, arn: &TaskArn, nonce: &str, word: &str) {
             text: text.clone(),
         },
     );
+    if !marker::is_delivered(&text) {
+        return;
+    }
     let mut copies = u32::from(!world.fate.strikes(|weather| weather.line_lost));
     copies += u32::from(copies > 0 && world.fate.strikes(|weather| weather.line_doubled));
     for _ in 0..copies {

@@ -298,6 +298,8 @@ impl LaunchStore for Wire {
 }
 
 impl SweepStore for Wire {
+    type Survey = ();
+
     async fn of_task(&self, task: &TaskId) -> Result<Option<ExecutionId>, PortError> {
         self.read("of a task", self.world.store.of_task(task)).await
     }
@@ -324,8 +326,9 @@ impl SweepStore for Wire {
         .await
     }
 
-    async fn reconcile(&self) -> Result<(), PortError> {
-        self.read("reconcile", self.world.store.reconcile()).await
+    async fn reconcile(&self, survey: ()) -> Result<(), PortError> {
+        self.read("reconcile", self.world.store.reconcile(survey))
+            .await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
