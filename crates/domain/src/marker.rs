@@ -14,8 +14,8 @@ use crate::{artifact::UploadSummary, stored};
 /// The beginning of every marker line, whatever its nonce.
 pub const PREFIX: &str = "::mycli:";
 
-/// What the CloudWatch Logs subscription filter leaves out: a success, and the end of a stream. The
-/// task's own event tells as much, and each delivery is an invocation.
+/// The phrases whose lines the CloudWatch Logs subscription filter leaves out: a success, and the
+/// end of a stream. The task's own event tells as much, and each delivery is an invocation.
 const LEFT_OUT: [&str; 2] = [":exit:0", ":ended"];
 
 /// The pattern of the subscription filter: the lines with the prefix that have none of the phrases

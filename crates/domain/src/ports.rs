@@ -244,7 +244,7 @@ pub trait LaunchStore: ReadStore {
 /// The store for the sweep, which reads and corrects everything that is under way, whatever it
 /// waits for.
 pub trait SweepStore: WriteStore {
-    /// What the store notes while a sweep goes through the open records, for [`Self::reconcile`].
+    /// The notes of the store while a sweep goes through the open records, for [`Self::reconcile`].
     type Survey: Default + Send;
 
     /// Returns the execution that this task was started for.

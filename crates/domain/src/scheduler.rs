@@ -155,12 +155,12 @@ pub fn decide(snapshot: &Snapshot, spot_fallback_after: Option<u32>, now: Timest
     }
 }
 
-/// What holds a backlog after these launches from it, if that is certain without another look.
-/// `None` where a look is needed: more may fit, no entry is known that waits, or the backlog is that
-/// of a lock or a group.
+/// Returns the hold of a backlog after these launches from it, if that is certain without another
+/// look. `None` where a look is needed: more may fit, no entry is known that waits, or the backlog
+/// is that of a lock or a group.
 ///
-/// Only a pool is foreseen, and only if each of the launches started: then its use has grown by just
-/// theirs, or others have released something since, for which they send a wakeup.
+/// The hold counts only if each of the launches started. Then the pool's use has grown by theirs
+/// alone. If others have released something since, there is a wakeup or a watch for it.
 #[must_use]
 pub fn foresee(
     snapshot: &Snapshot,

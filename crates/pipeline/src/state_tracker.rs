@@ -119,7 +119,7 @@ fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
 pub struct Swept<V> {
     /// Where the next sweep goes on; `None` at the end.
     pub next: Option<Cursor>,
-    /// What the store noted on the way.
+    /// The notes of the store on the way.
     pub survey: V,
     /// Why an execution could not be looked at, if any could not.
     pub failure: Option<PortError>,

@@ -70,7 +70,7 @@ impl Counter {
     }
 }
 
-/// What a sweep saw on its way through the open records.
+/// The findings of a sweep on its way through the open records.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// The launch batches, as the sweep found them at its beginning.

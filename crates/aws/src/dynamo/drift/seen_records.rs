@@ -20,7 +20,7 @@ pub(in crate::dynamo) fn is_open(execution: &Execution) -> bool {
     )
 }
 
-/// What the records say that were looked at.
+/// The sums and the ids that are kept of the records.
 #[derive(Debug, Default)]
 pub(in crate::dynamo) struct SeenRecords {
     pub(in crate::dynamo) held: HeldUnits,
