@@ -11,7 +11,7 @@
   (`images/registry.sh`), from which a container engine pulls. ECR's API then tells what that registry has.
 - It follows a container's log through the engine alone. Podman often ends that after the first line of a container that has ended already (75 of
   200 containers with five lines each, on two processors under load). Here the rest is read once the container has ended, and a container is
-  only removed after that. The log is split at newlines alone, and a line that arrives in parts is one line, as with the `awslogs` driver.
+  only removed after that. The log is split at newlines alone.
 - It gives them the ciphertext of a SecureString, where ECS gives the value (Developer Guide, "Pass Systems Manager parameters through
   environment variables").
 - It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
@@ -192,11 +192,13 @@ _EVENT_MAX = 256 * 1024 - 26
 
 
 def _start_noted_forwarder(container, cdef, task_id):
-    _forwarded[container.id] = threading.Event()
-    _start_awslogs_forwarder(container, cdef, task_id)
+    if ecs._awslogs_config(cdef, task_id, container.id):
+        _forwarded[container.id] = threading.Event()
+        _start_awslogs_forwarder(container, cdef, task_id)
 
 
 def _forward_whole_log(container, config, account_id, region):
+    done = _forwarded[container.id]
     try:
         with ecs.request_scope(account_id, region):
             if ecs._ensure_awslogs_stream(config):
@@ -207,15 +209,18 @@ def _forward_whole_log(container, config, account_id, region):
     except Exception as error:
         ecs.logger.error("ECS: a part of the log of %s is missing: %s", config["stream"], error)
     finally:
-        _forwarded[container.id].set()
+        done.set()
 
 
 def _output(container):
     """The whole output of a container: what the engine gives while it runs, and then what that left out."""
     followed = 0
-    for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=True):
-        followed += len(chunk)
-        yield chunk
+    try:
+        for chunk in container.logs(stream=True, follow=True, stdout=True, stderr=True):
+            followed += len(chunk)
+            yield chunk
+    except Exception as error:  # The rest is read below.
+        ecs.logger.warning("ECS: a log was not followed to its end: %s", error)
     container.wait()
     for chunk in container.logs(stream=True, follow=False, stdout=True, stderr=True):
         known = min(followed, len(chunk))
@@ -224,15 +229,10 @@ def _output(container):
 
 
 def _lines(chunks):
-    partial = []
+    """The lines of each chunk. A line is not put together from chunks, because they are of two streams."""
     for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        partial.append(first)
-        for other in others:
-            yield b"".join(partial)
-            partial = [other]
-    if any(partial):
-        yield b"".join(partial)
+        if chunk:
+            yield from chunk.removesuffix(b"\n").split(b"\n")
 
 
 def _remove_forwarded_container(docker_client, container_or_id):

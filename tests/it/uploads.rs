@@ -277,6 +277,7 @@ impl World {
             nonce: secret.nonce(),
             token_hash: Some(secret.token().hash()),
             run_task: run_task_input(&submitted),
+            price: None,
         };
         let launched = submitted.launching(plan, at(500)).expect("it is due");
         let execution = store

@@ -1,12 +1,12 @@
 //! `mycli history`: runs, newest first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{ExecutionView, HistoryPage, Listed, UnreadableView},
+    api::{CostView, ExecutionView, HistoryPage, Listed, UnreadableView},
     execution::ExecutionStatus,
     history::{PAGE_DEFAULT, PAGE_MAX},
 };
@@ -19,7 +19,7 @@ use crate::{
     request::number::whole,
     runs::follow,
     terminal::{
-        moment, output,
+        moment, money, output,
         screen::{Screen, one_line},
     },
 };
@@ -37,6 +37,10 @@ Exit code: 0 if the runs can be shown, whatever their results, or 1 if not.";
 /// The width of the columns before the command: id, status, exit code, age and run time, with two
 /// spaces after each.
 const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
+/// The width of the column of the cost, and of the two spaces after it.
+const COST: usize = 8 + 2;
+/// The width of a terminal that has room for the cost, in columns: 27 are left for the command.
+const WITH_COST: usize = 100;
 
 /// The command line of `history`.
 #[derive(Args, Clone, Debug)]
@@ -116,19 +120,67 @@ fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
     if page.executions.is_empty() {
         return String::new();
     }
-    let command = screen.width() - FIXED;
+    let runs = || page.executions.iter().filter_map(Listed::run);
+    let has_cost = screen.width() >= WITH_COST && runs().any(|run| run.cost.is_some());
+    let columns = Columns {
+        screen,
+        now,
+        has_cost,
+        command: screen.width() - FIXED - if has_cost { COST } else { 0 },
+    };
     let head = format!(
-        "{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}\n",
-        "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND"
+        "{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}{}\n",
+        "ID",
+        "STATUS",
+        "EXIT",
+        "AGE",
+        "RAN",
+        columns.cost("MAX COST"),
+        "COMMAND"
     );
     let rows = page.executions.iter().map(|listed| match listed {
-        Listed::Run(run) => row(run, screen, now, command),
-        Listed::Unreadable(unreadable) => unreadable_row(unreadable, screen, now, command),
+        Listed::Run(run) => row(run, &columns),
+        Listed::Unreadable(unreadable) => unreadable_row(unreadable, &columns),
     });
     std::iter::once(head)
         .chain(rows)
         .chain(reasons(page))
+        .chain(cost(runs()))
         .collect()
+}
+
+/// The form of the table's rows.
+struct Columns<'a> {
+    screen: &'a Screen,
+    now: Timestamp,
+    has_cost: bool,
+    /// The width of the command's column.
+    command: usize,
+}
+
+impl Columns<'_> {
+    /// The column of the cost, if there is one.
+    fn cost(&self, text: &str) -> String {
+        if self.has_cost {
+            format!("{text:>8}  ")
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// A line with the cost of all runs that have ended, if it is known of any.
+fn cost<'a>(runs: impl Iterator<Item = &'a ExecutionView>) -> Option<String> {
+    let costs: Vec<_> = runs.filter_map(|run| run.cost.as_ref()).collect();
+    let count = costs.len();
+    let sum = |of: fn(&CostView) -> f64| costs.iter().map(|cost| of(cost)).sum();
+    let about = money::about(sum(|cost| cost.usd_low), sum(|cost| cost.usd_high));
+    let basis: BTreeSet<_> = costs
+        .iter()
+        .flat_map(|cost| cost.basis.split("; "))
+        .collect();
+    let basis: Vec<_> = basis.into_iter().collect();
+    (count > 0).then(|| format!("{count} of them cost {about}, at {}\n", basis.join("; ")))
 }
 
 /// Why runs on the page wait, with each reason once.
@@ -155,11 +207,12 @@ fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
     })
 }
 
-fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> String {
+fn row(run: &ExecutionView, columns: &Columns<'_>) -> String {
     let code = run
         .exit_code
         .map(|code| code.to_string())
         .unwrap_or_default();
+    let cost = run.cost.as_ref().map(|cost| money::dollars(cost.usd_high));
     let command = run.request.command.to_string();
     let what = run.request.name.as_ref().unwrap_or(&command);
     let what = &run.waiting.as_ref().map_or_else(
@@ -167,25 +220,27 @@ fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> St
         |waiting| format!("{} in line: {what}", follow::ordinal(waiting.position)),
     );
     format!(
-        "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
+        "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}{}\n",
         run.execution_id,
-        screen.status(&run.status, 10),
-        moment::short(now - run.submitted_at),
-        ran(run, now).map(moment::short).unwrap_or_default(),
-        one_line(what, width),
+        columns.screen.status(&run.status, 10),
+        moment::short(columns.now - run.submitted_at),
+        ran(run, columns.now).map(moment::short).unwrap_or_default(),
+        columns.cost(&cost.unwrap_or_default()),
+        one_line(what, columns.command),
     )
 }
 
 /// The row of an unreadable record. Only its submission time is known, and why the rest is not.
-fn unreadable_row(run: &UnreadableView, screen: &Screen, now: Timestamp, width: usize) -> String {
+fn unreadable_row(run: &UnreadableView, columns: &Columns<'_>) -> String {
     format!(
-        "{:<31}  {}  {:>4}  {:>4}  {:>4}  {}\n",
+        "{:<31}  {}  {:>4}  {:>4}  {:>4}  {}{}\n",
         run.execution_id,
-        screen.status(&run.status, 10),
+        columns.screen.status(&run.status, 10),
         "",
-        moment::short(now - run.submitted_at),
+        moment::short(columns.now - run.submitted_at),
         "",
-        one_line(&run.reason, width),
+        columns.cost(""),
+        one_line(&run.reason, columns.command),
     )
 }
 

@@ -23,7 +23,7 @@ use crate::{
     exit,
     failure::Failure,
     runs::{follow, group, group::Counts},
-    terminal::{moment, output, screen, screen::Screen},
+    terminal::{moment, money, output, screen, screen::Screen},
 };
 
 /// Examples for `--help`.
@@ -229,6 +229,7 @@ fn page(run: &ExecutionView, screen: &Screen) -> String {
     );
     phase_rows(&mut page, run);
     page.row("phases", phases(&run.timings));
+    page.row("cost", run.cost.as_ref().map(money::cost));
     attempt_rows(&mut page, &run.attempts);
     event_rows(&mut page, run);
     page.0
@@ -273,8 +274,14 @@ fn request_rows(page: &mut ManPage, run: &ExecutionView) {
     page.row(
         "size",
         format!(
-            "{} CPU units, {} MB, {}, {}",
-            request.cpu, request.memory, request.arch, request.capacity
+            "{} CPU units, {} MB{}, {}, {}",
+            request.cpu,
+            request.memory,
+            request
+                .storage
+                .map_or_else(String::new, |disk| format!(", {disk} GB of disk")),
+            request.arch,
+            request.capacity
         ),
     );
     page.row("timeout", request.timeout.clone());

@@ -57,6 +57,9 @@ pub(crate) struct RunFlags {
     /// Memory in MB
     #[arg(long, value_name = "MB")]
     pub(crate) memory: Option<String>,
+    /// Disk in GB, 20 to 200 [default: 20]
+    #[arg(long, value_name = "GB")]
+    pub(crate) storage: Option<String>,
     /// Processor: arm64 or x86_64
     #[arg(long)]
     pub(crate) arch: Option<String>,
@@ -161,6 +164,7 @@ impl RunFlags {
         }
         replace(&mut request.cpu, self.cpu.as_ref());
         replace(&mut request.memory, self.memory.as_ref());
+        replace(&mut request.storage, self.storage.as_ref());
         replace(&mut request.arch, self.arch.as_ref());
         let capacity = if self.spot {
             Some("spot")

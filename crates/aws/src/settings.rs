@@ -5,6 +5,7 @@ use std::{fmt::Display, str::FromStr};
 use domain::{
     ecs::NetworkConfiguration,
     limit::CapacityPool,
+    price::PriceList,
     quota::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
     request::{Defaults, Place, TaskSize, Timeout},
     settings::{Allowed, ArtifactSettings, RunnerImages, Settings},
@@ -66,7 +67,7 @@ const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that require it, and the functions that can run without it.
-const VARIABLES: [(&str, &[Function], &[Function]); 35] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 36] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -103,6 +104,8 @@ const VARIABLES: [(&str, &[Function], &[Function]); 35] = [
     ("MYCLI_ON_DEMAND_VCPUS", &[], JUDGES),
     ("MYCLI_LAUNCHES_PER_SECOND", &[], &[Launcher, Query]),
     ("MYCLI_SPOT_FALLBACK_AFTER", &[], &[Launcher]),
+    // The launcher of the release before was not given it, so it starts without.
+    ("MYCLI_PRICES", &[], &[Launcher]),
     ("MYCLI_EVENT_BUS", &[StateTracker], &[]),
 ];
 
@@ -222,6 +225,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             runner_images: self.runner_images(),
             artifacts: self.artifacts(),
             network: self.network(),
+            prices: self.prices(),
             task_tags: self.task_tags(),
             unlisted_seconds: UNLISTED_SECONDS,
             log_delay_seconds: LOG_DELAY_SECONDS,
@@ -312,6 +316,21 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             retention_days: self.parsed("MYCLI_ARTIFACT_RETENTION_DAYS"),
             task_api_url: self.value("MYCLI_TASK_API_URL"),
         })
+    }
+
+    /// The prices that the stack was given, else those of its region.
+    fn prices(&mut self) -> Option<PriceList> {
+        if self.function != Launcher {
+            return None;
+        }
+        let Some(given) = self.value("MYCLI_PRICES") else {
+            return PriceList::of_region(&self.region());
+        };
+        // No run waits for an estimate of its cost.
+        given
+            .parse()
+            .inspect_err(|error| tracing::warn!(%error, "the prices of the stack cannot be read"))
+            .ok()
     }
 
     fn task_tags(&mut self) -> Option<String> {

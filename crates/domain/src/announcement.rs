@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    api::ExecutionView,
+    api::{CostView, ExecutionView},
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
 };
@@ -16,7 +16,7 @@ pub const DETAIL_TYPE: &str = "Execution State Change";
 
 /// The `detail` of the event that reports how an execution ended. It has no command, no value of a
 /// variable and no secret, because its receivers may lack the permission to read executions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Announcement {
     /// The execution's id.
     pub execution_id: ExecutionId,
@@ -46,6 +46,8 @@ pub struct Announcement {
     pub stopped_at: Option<Timestamp>,
     /// The number of attempts.
     pub attempts: usize,
+    /// The cost of all attempts at list price, if it is known.
+    pub cost: Option<CostView>,
 }
 
 impl Announcement {
@@ -69,6 +71,7 @@ impl Announcement {
             started_at: view.started_at,
             stopped_at: view.stopped_at,
             attempts: view.attempts.len(),
+            cost: view.cost,
         })
     }
 }

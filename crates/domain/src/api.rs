@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Timestamp,
     artifact::ArtifactPath,
+    cost::Cost,
     ecs::TaskArn,
     execution::{ArtifactsState, Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     group::{
@@ -18,7 +19,7 @@ use crate::{
     key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
     principal::Principal,
-    request::{Changes, CommandLine, FieldError, SubmitRequest},
+    request::{Changes, CommandLine, FieldError, SubmitRequest, TaskStorage},
     timing::Timings,
 };
 
@@ -148,6 +149,9 @@ pub struct ExecutionView {
     /// How long each phase took, over all attempts.
     #[serde(default)]
     pub timings: Timings,
+    /// The cost of all attempts, once the run has ended; `null` if a price is not known.
+    #[serde(default)]
+    pub cost: Option<CostView>,
     /// The events.
     pub events: Vec<Event>,
     /// The request, with every default filled in.
@@ -178,6 +182,8 @@ pub struct RequestView {
     pub timeout: String,
     pub cpu: u32,
     pub memory: u32,
+    #[serde(default)]
+    pub storage: Option<u32>,
     pub arch: String,
     pub capacity: String,
     pub lock: Option<String>,
@@ -233,6 +239,27 @@ impl ArtifactsView {
             reason: summary.and_then(|summary| summary.reason),
             expires_at: None,
         })
+    }
+}
+
+/// A cost at list price, in US dollars.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostView {
+    /// At least so much.
+    pub usd_low: f64,
+    /// At most so much: the price of Fargate Spot floats, and some times of some tasks are unknown.
+    pub usd_high: f64,
+    /// Where the prices are from, in words.
+    pub basis: String,
+}
+
+impl From<Cost> for CostView {
+    fn from(cost: Cost) -> Self {
+        Self {
+            usd_low: cost.low.usd(),
+            usd_high: cost.high.usd(),
+            basis: cost.basis_in_words(),
+        }
     }
 }
 
@@ -345,6 +372,9 @@ pub struct AttemptView {
     /// How long each phase took.
     #[serde(default)]
     pub timings: Timings,
+    /// The cost, once the attempt has ended; `null` if its price is not known.
+    #[serde(default)]
+    pub cost: Option<CostView>,
 }
 
 impl AttemptView {
@@ -366,6 +396,7 @@ impl AttemptView {
             exit_code: end.and_then(|end| end.outcome.exit_code()),
             reason: end.and_then(|end| end.outcome.reason()).map(str::to_owned),
             timings,
+            cost: attempt.cost().map(Into::into),
         }
     }
 }
@@ -421,6 +452,7 @@ impl ExecutionView {
                 .map(|(attempt, timings)| AttemptView::new(attempt, timings))
                 .collect(),
             timings: execution.timings(),
+            cost: execution.cost().map(Into::into),
             events: execution.events.clone(),
             request: RequestView {
                 artifacts: ArtifactsView::new(execution),
@@ -473,6 +505,7 @@ impl From<&crate::request::LaunchRequest> for RequestView {
             timeout: request.timeout.to_string(),
             cpu: request.size.cpu(),
             memory: request.size.memory(),
+            storage: request.storage.map(TaskStorage::gb),
             arch: request.arch.to_string(),
             capacity: request.capacity.to_string(),
             lock: asked.lock,
@@ -517,6 +550,7 @@ impl From<RequestView> for SubmitRequest {
             timeout: Some(view.timeout.into()),
             cpu: Some(view.cpu.to_string().into()),
             memory: Some(view.memory.to_string().into()),
+            storage: view.storage.map(|storage| storage.to_string().into()),
             arch: Some(view.arch),
             capacity: Some(view.capacity),
             lock: view.lock,

@@ -274,9 +274,20 @@ pub struct TaskOverride {
     pub cpu: String,
     /// MiB as a string, which ECS requires.
     pub memory: String,
+    /// A disk that is larger than usual.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ephemeral_storage: Option<EphemeralStorage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_role_arn: Option<String>,
     pub container_overrides: Vec<ContainerOverride>,
+}
+
+/// The size of a task's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the field is ECS's")]
+pub struct EphemeralStorage {
+    #[serde(rename = "sizeInGiB")]
+    pub size_in_gib: u32,
 }
 
 /// The environment given to the container.

@@ -12,6 +12,7 @@ use crate::{
     key::Role,
     limit::{Allocation, CapacityPool, LimitKey},
     marker::Marker,
+    price::AttemptPrice,
     principal::Principal,
     request::LaunchRequest,
     settings::Settings,
@@ -368,6 +369,9 @@ pub struct Attempt {
     pub run_task: Option<RunTaskInput>,
     /// When `RunTask` was about to be called.
     pub launched_at: Timestamp,
+    /// The price of an hour, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<AttemptPrice>,
     /// The repeated calls of `RunTask`, made because its outcome was unknown: the latest call, and
     /// the calls before it that may have started the task.
     #[serde(default, rename = "called_again")]

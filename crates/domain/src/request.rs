@@ -26,6 +26,7 @@ mod repo;
 mod role;
 mod scalar;
 mod size;
+mod storage;
 mod text;
 mod validate;
 mod written;
@@ -51,6 +52,7 @@ pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl, is_host};
 pub use role::{RegistrySecret, ResourceError, TaskRole};
 pub use scalar::Scalar;
 pub use size::{SizeError, TaskSize};
+pub use storage::{StorageError, TaskStorage};
 pub use written::written_keys;
 
 /// The greatest distance of a priority from the default 0, either way. A hundred levels each way
@@ -117,6 +119,9 @@ pub struct SubmitRequest {
     /// Memory in MB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Scalar>,
+    /// Disk in GB, 20 to 200; 20 without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Scalar>,
     /// `arm64` or `x86_64`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
@@ -213,6 +218,9 @@ pub struct LaunchRequest {
     pub timeout: Timeout,
     /// CPU and memory.
     pub size: TaskSize,
+    /// The task's disk, if it is to be larger than usual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<TaskStorage>,
     /// The processor.
     pub arch: Arch,
     /// How its capacity is bought.
@@ -404,6 +412,7 @@ impl From<&LaunchRequest> for SubmitRequest {
             timeout: Some(launch.timeout.to_string().into()),
             cpu: Some(launch.size.cpu().to_string().into()),
             memory: Some(launch.size.memory().to_string().into()),
+            storage: launch.storage.map(|storage| text_of(&storage).into()),
             arch: Some(launch.arch.to_string()),
             capacity: Some(launch.capacity.to_string()),
             lock: launch.lock.as_ref().map(text_of),

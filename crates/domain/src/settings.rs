@@ -3,6 +3,7 @@
 use crate::{
     ecs::NetworkConfiguration,
     limit::{CapacityPool, RateKey},
+    price::{AttemptPrice, PriceList},
     quota::{Quotas, Rate},
     request::{Defaults, FieldError, ImageRef, LaunchRequest, Place},
 };
@@ -38,6 +39,9 @@ pub struct Settings {
     pub artifacts: Option<ArtifactSettings>,
     /// The network that tasks are in; `None` on one machine.
     pub network: Option<NetworkConfiguration>,
+    /// The prices of tasks; `None` on one machine, where nothing is billed, and where they are not
+    /// known.
+    pub prices: Option<PriceList>,
     /// The stack's name as a tag of tasks, if costs are to be split by tags.
     pub task_tags: Option<String>,
     /// The number of seconds after which a launch surely started no task if ECS lists none. ECS is
@@ -77,6 +81,18 @@ impl Settings {
     #[must_use]
     pub fn task_api_url(&self) -> Option<&str> {
         self.artifacts.as_ref()?.task_api_url.as_deref()
+    }
+
+    /// The price of an attempt of this request in this pool, if it is known.
+    #[must_use]
+    pub fn attempt_price(
+        &self,
+        request: &LaunchRequest,
+        pool: CapacityPool,
+    ) -> Option<AttemptPrice> {
+        let network = self.network.as_ref();
+        let has_ipv4 = network.is_some_and(|network| network.assign_public_ip);
+        self.prices.as_ref()?.attempt(request, pool, has_ipv4)
     }
 
     /// Whether wakeups are messages that cost something, so that a launcher rather watches a fast

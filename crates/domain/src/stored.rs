@@ -18,9 +18,8 @@ use serde_json::{Map, Value};
 
 /// The version of nearly all forms that this release writes.
 pub const FORM: u64 = 1;
-/// The version of a request whose task calls our API ([`crate::task::ApiNeed`]), and the newest
-/// version that this release reads. The launcher of an older release would start such a task
-/// without its address.
+/// The version of a request of which the launcher of an older release would start another task
+/// ([`crate::task::needs_this_release`]), and the newest version that this release reads.
 pub const NEWEST: u64 = 2;
 /// The field that contains the version.
 pub const VERSION: &str = "v";

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     attempt_secret::AttemptSecret,
     container::{FETCH, MAIN, PROGRAM, place, variable},
-    ecs::{ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
+    ecs::{ContainerOverride, EphemeralStorage, KeyValuePair, RunTaskInput, Tag, TaskOverride},
     execution::Execution,
     git::{GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN},
     git_access::GitAccess,
@@ -248,6 +248,13 @@ impl ApiNeed {
     }
 }
 
+/// Whether an older launcher would start another task than this request asks for: one that cannot
+/// call our API, or has a disk that is too small.
+#[must_use]
+pub fn needs_this_release(request: &LaunchRequest) -> bool {
+    ApiNeed::of(request).is_some() || request.storage.is_some()
+}
+
 /// The runner's proof that it is the runner of its attempt.
 #[derive(Clone, Copy, Debug)]
 pub enum AttemptProof<'a> {
@@ -335,6 +342,9 @@ pub fn overrides(
     TaskOverride {
         cpu: request.size.cpu().to_string(),
         memory: request.size.memory().to_string(),
+        ephemeral_storage: request.storage.map(|storage| EphemeralStorage {
+            size_in_gib: storage.gb(),
+        }),
         task_role_arn: request.task_role.as_ref().map(ToString::to_string),
         container_overrides: [main].into_iter().chain(fetch).collect(),
     }

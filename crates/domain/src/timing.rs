@@ -144,6 +144,7 @@ mod tests {
             token_hash: None,
             run_task: None,
             launched_at: at(10),
+            price: None,
             repeated_calls: Vec::new(),
             refusals: 0,
             task_arn: None,

@@ -22,6 +22,7 @@ use crate::{
     key::Caller,
     limit::{CapacityPool, LimitKey},
     marker::Marker,
+    price::AttemptPrice,
     request::{LaunchRequest, RetryOn},
     stored::Unknown,
 };
@@ -73,6 +74,8 @@ pub struct LaunchPlan {
     pub token_hash: Option<String>,
     /// The exact input of `RunTask`.
     pub run_task: RunTaskInput,
+    /// The price of an hour, if it is known.
+    pub price: Option<AttemptPrice>,
 }
 
 /// The answer to a request to cancel.
@@ -197,6 +200,7 @@ impl Execution {
                 token_hash: plan.token_hash,
                 run_task: Some(plan.run_task),
                 launched_at: now,
+                price: plan.price,
                 repeated_calls: Vec::new(),
                 refusals,
                 task_arn: None,
@@ -856,6 +860,7 @@ mod tests {
             allowed: None,
             artifacts: None,
             network: None,
+            prices: None,
             task_tags: None,
             unlisted_seconds: 60,
             log_delay_seconds: 15,
@@ -895,6 +900,7 @@ mod tests {
                     nonce: NONCE.into(),
                     token_hash: None,
                     run_task,
+                    price: None,
                 },
                 now,
             )
@@ -1241,7 +1247,8 @@ mod tests {
                                 AttemptProof::Nonce(&AttemptSecret::of_text(NONCE.into())),
                                 &GitAccess::default(),
                                 &settings()
-                            )
+                            ),
+                            price: None,
                         },
                         at(2)
                     )

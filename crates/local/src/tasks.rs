@@ -456,6 +456,7 @@ mod tests {
             overrides: TaskOverride {
                 cpu: "256".into(),
                 memory: "512".into(),
+                ephemeral_storage: None,
                 task_role_arn: None,
                 container_overrides: Vec::new(),
             },

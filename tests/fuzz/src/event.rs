@@ -10,9 +10,11 @@ use domain::{
     git_access::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
+    price::PriceList,
     quota::Quotas,
     request::{Defaults, SubmitRequest},
     settings::Settings,
+    statistics::RunEnd,
     task::{self, AttemptProof},
     transition::{LaunchPlan, Observation},
 };
@@ -82,6 +84,8 @@ fn launched() -> Execution {
             nonce: "f".repeat(32),
             token_hash: None,
             run_task,
+            price: PriceList::of_region("us-east-1")
+                .and_then(|prices| prices.attempt(&new.request, CapacityPool::Fargate, true)),
         },
         NOW,
     )
@@ -101,6 +105,7 @@ fn settings() -> Settings {
         definitions_rate: None,
         allowed: None,
         network: None,
+        prices: None,
         task_tags: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,
@@ -136,6 +141,10 @@ fn moves_forward(before: &Execution, after: &Execution) {
     if let State::Final(_) = before.state {
         assert_eq!(before.end(), after.end(), "what is final stays");
     }
+    if let Some(cost) = after.cost() {
+        assert!(cost.low <= cost.high, "{cost:?}");
+    }
+    assert_eq!(RunEnd::of(after).is_some(), after.end().is_some());
     let closed = |attempt: &&Attempt| !attempt.is_open();
     for (was, is) in before
         .attempts

@@ -4,8 +4,8 @@ use aws::ecs::{EcsTasks, Registration};
 use domain::{
     attempt_secret::AttemptSecret,
     ecs::{
-        ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag,
-        TaskOverride,
+        ContainerOverride, EphemeralStorage, KeyValuePair, NetworkConfiguration, RunTaskInput,
+        StopCode, Tag, TaskOverride,
     },
     execution::Execution,
     git_access::GitAccess,
@@ -61,6 +61,7 @@ fn input() -> RunTaskInput {
         overrides: TaskOverride {
             cpu: "1024".into(),
             memory: "2048".into(),
+            ephemeral_storage: Some(EphemeralStorage { size_in_gib: 50 }),
             task_role_arn: Some("arn:aws:iam::111122223333:role/mycli/team/deployer".into()),
             container_overrides: vec![ContainerOverride {
                 name: "main".into(),

@@ -153,6 +153,7 @@ async fn an_end_is_announced_to_a_rule_that_asks_for_it() {
         started_at: None,
         stopped_at: None,
         attempts: 1,
+        cost: None,
     };
     let bus = EventBus::new(&config(), "default".into());
     let mut all: Vec<_> = (0..12).map(|number| announcement(number, &rule)).collect();
@@ -280,6 +281,7 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
         overrides: TaskOverride {
             cpu: "256".into(),
             memory: "512".into(),
+            ephemeral_storage: None,
             task_role_arn: None,
             container_overrides: Vec::new(),
         },

@@ -73,6 +73,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         definitions_rate: None,
         allowed: None,
         network: None,
+        prices: None,
         task_tags: None,
         unlisted_seconds: 120,
         log_delay_seconds: 10,
@@ -89,6 +90,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
             LaunchPlan {
                 nonce: "0".repeat(32),
                 token_hash: None,
+                price: None,
                 run_task,
             },
             at(0),

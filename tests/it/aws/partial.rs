@@ -121,6 +121,7 @@ fn announcement(number: u128) -> Announcement {
         started_at: None,
         stopped_at: domain::Timestamp::from_timestamp(1_795_478_475, 0),
         attempts: 1,
+        cost: None,
     }
 }
 

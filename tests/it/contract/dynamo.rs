@@ -9,7 +9,7 @@ use domain::{
     id::ExecutionId,
     limit::LimitKey,
     ports::{Created, ReadStore, SweepStore, WriteStore},
-    request::{Artifacts, ArtifactsOn, CommandLine},
+    request::{Artifacts, ArtifactsOn, CommandLine, TaskStorage},
     stored::NEWEST,
 };
 use tests::table::Table;
@@ -236,7 +236,8 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
     );
 }
 
-/// The launcher of an older release would start such a run without its files, or could not start it.
+/// The launcher of an older release would start such a run without its files or with a small disk,
+/// or could not start it.
 /// It leaves alone what has a higher version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_an_older_launcher_would_misread_has_a_higher_version() {
@@ -249,7 +250,14 @@ async fn a_request_that_an_older_launcher_would_misread_has_a_higher_version() {
     });
     let mut large = Wish::of("alice", 2).execution();
     large.request.command = CommandLine::Text("x".repeat(20_000));
-    for (execution, version) in [(plain, "1"), (with_files, "2"), (large, "2")] {
+    let mut with_disk = Wish::of("alice", 3).execution();
+    with_disk.request.storage = TaskStorage::new(50).ok();
+    for (execution, version) in [
+        (plain, "1"),
+        (with_files, "2"),
+        (large, "2"),
+        (with_disk, "2"),
+    ] {
         let [request, state] = store.items(&execution).expect("it can be spelled");
         let version = AttributeValue::N(version.into());
         assert_eq!(request.get("v"), Some(&version));
@@ -257,7 +265,10 @@ async fn a_request_that_an_older_launcher_would_misread_has_a_higher_version() {
         let created = store.create(&execution, None).await.expect("it answers");
         assert_eq!(created, Created::New);
         let read = store.load(&execution.id).await.expect("it answers");
-        assert_eq!(read, Some(execution));
+        assert_eq!(read.as_ref(), Some(&execution));
+        let launched = launch(&store, &execution).await;
+        let read = store.load(&execution.id).await.expect("it answers");
+        assert_eq!(read, Some(launched), "with its RunTask input");
     }
 }
 

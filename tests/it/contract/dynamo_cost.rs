@@ -45,6 +45,7 @@ mod typical {
         key::Caller,
         limit::CapacityPool,
         marker::Marker,
+        price::PriceList,
         principal::Principal,
         quota::Quotas,
         request::{Defaults, SubmitRequest},
@@ -118,6 +119,7 @@ mod typical {
             definitions_rate: None,
             allowed: None,
             network: Some(network),
+            prices: PriceList::of_region("us-east-1"),
             task_tags: Some("default".into()),
             unlisted_seconds: 60,
             log_delay_seconds: 10,
@@ -141,6 +143,7 @@ mod typical {
                     nonce: NONCE.into(),
                     token_hash: None,
                     run_task,
+                    price: settings().attempt_price(&execution.request, execution.pool),
                 },
                 now,
             )

@@ -12,6 +12,7 @@ use domain::{
     limit::{Admission, CapacityPool, LimitKey},
     marker::Marker,
     ports::{Claim, Created, SweepStore},
+    price::{AttemptPrice, NanoUsd},
     quota::Quotas,
     request::{Arch, Defaults, SubmitRequest},
     settings::Settings,
@@ -136,6 +137,7 @@ pub(crate) fn settings() -> Settings {
         definitions_rate: None,
         allowed: None,
         network: None,
+        prices: None,
         task_tags: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,
@@ -157,6 +159,11 @@ pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
         nonce: "0".repeat(32),
         token_hash: None,
         run_task: run_task_input(execution),
+        price: Some(AttemptPrice {
+            low: NanoUsd(7_962_500),
+            high: NanoUsd(14_875_000),
+            basis: "us-east-1 2026-11".into(),
+        }),
     };
     execution.launching(plan, now).expect("it has a due ticket")
 }
@@ -205,6 +212,8 @@ pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
         containers: vec![container],
         stop_code: Some(StopCode::EssentialContainerExited),
         version: 3,
+        pull_started_at: Some(at(20_000)),
+        pull_stopped_at: Some(at(29_000)),
         started_at: Some(at(30_000)),
         stopped_at: Some(now),
         ..Task::default()

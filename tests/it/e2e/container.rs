@@ -353,6 +353,7 @@ fn the_time_of_each_phase_is_told() {
         );
         assert_eq!(timings["uploading_ms"], Value::Null);
         assert_eq!(record["attempts"][0]["timings"], *timings);
+        assert_eq!(record["cost"], Value::Null, "nothing is billed");
         let page = sandbox.local(&["status"]).out;
         assert!(page.contains("\nphases     queued "), "{page}");
         assert!(page.contains(", running "), "{page}");

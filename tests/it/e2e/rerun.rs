@@ -39,6 +39,7 @@ fn request_of(record: &Value) -> Value {
         "started_at",
         "stopped_at",
         "attempts",
+        "cost",
         "events",
         "timings",
         "waiting",

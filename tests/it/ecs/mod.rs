@@ -102,6 +102,7 @@ pub(crate) fn input(number: u32, definition_arn: &str) -> RunTaskInput {
         overrides: TaskOverride {
             cpu: "1024".into(),
             memory: "2048".into(),
+            ephemeral_storage: None,
             task_role_arn: None,
             container_overrides: vec![ContainerOverride {
                 name: "main".into(),

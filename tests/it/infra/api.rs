@@ -503,6 +503,7 @@ fn whole_request() -> SubmitRequest {
         timeout: Some(Scalar::from("1h")),
         cpu: Some(Scalar::from("256")),
         memory: Some(Scalar::from("512")),
+        storage: Some(Scalar::from("50")),
         arch: text(),
         capacity: text(),
         lock: text(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws::settings::{Function, Installation};
+use domain::price::PriceList;
 use serde_json::Value;
 use tests::template::{Stack, Template};
 
@@ -61,6 +62,42 @@ fn each_function_understands_what_it_is_given() {
             assert!(read.is_ok(), "{name}: {}", read.unwrap_err());
         }
     }
+}
+
+/// The prices that the template's description and the manual show as an example, and those of the
+/// region.
+#[test]
+fn prices_are_those_of_the_region_unless_the_stack_was_given_some() {
+    let example = Template::read().0["Parameters"]["Prices"]["Description"]
+        .as_str()
+        .and_then(|words| words.split_whitespace().find(|word| word.contains("ipv4=")))
+        .map(|word| word.trim_end_matches('.').to_owned())
+        .expect("an example");
+    let manual = include_str!("../../../docs/cost.md");
+    assert!(manual.contains(&format!("Prices={example}\n")), "{example}");
+    let prices = |region: &str, given: &str| {
+        let stack = Stack::named("default").with("Prices", given);
+        let mut variables = environment("LauncherFunction", &stack);
+        variables["AWS_REGION"] = region.into();
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        Installation::read(Function::Launcher, |name| variables.get(name).map(text))
+            .expect("the launcher starts")
+            .settings
+            .prices
+    };
+    let built_in = prices("us-east-1", "").expect("they are built in");
+    assert_eq!(prices("eu-central-1", ""), None);
+    let given = prices("eu-central-1", &example).expect("they are given");
+    assert_eq!(built_in.basis, "us-east-1 2026-11");
+    let unnamed = PriceList {
+        basis: given.basis.clone(),
+        ..built_in
+    };
+    assert_eq!(given, unnamed, "the example has the built-in prices");
 }
 
 #[test]

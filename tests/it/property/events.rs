@@ -101,6 +101,7 @@ fn story(
                 nonce: NONCE.into(),
                 token_hash: None,
                 run_task: run_task.clone(),
+                price: None,
             },
             start(),
         )

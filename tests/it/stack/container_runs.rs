@@ -1,6 +1,6 @@
 //! One run after another, as a user starts and follows them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::engine::DEBIAN_GIT;
 
 use super::world::{World, containers, until_gone};
@@ -36,6 +36,52 @@ fn a_command_runs_and_its_log_and_exit_code_come_back() {
             .json()["executions"],
         json!([])
     );
+}
+
+/// The emulator is in us-east-1, whose prices are built in. Each of these tasks lasts some seconds,
+/// and is billed for a minute at least.
+#[test]
+fn the_cost_of_a_run_counts_each_attempt_at_list_price() {
+    let world = World::new();
+    world
+        .run(&["exec", "--no-repo", "--on-demand", "true"])
+        .exits(0);
+    let once = world.run(&["status", "-o", "json"]).json();
+    let usd = |record: &Value, field: &str| record["cost"][field].as_f64().expect("dollars");
+    // A quarter of a vCPU, half a GB and an address for a minute, and no more than ten of them.
+    let minute = (0.25 * 0.04048 + 0.5 * 0.004_445 + 0.005) / 60.0;
+    let low = usd(&once, "usd_low");
+    assert!((0.7 * minute..10.0 * minute).contains(&low), "{once:#}");
+    assert_eq!(once["cost"]["usd_high"], once["cost"]["usd_low"]);
+    assert_eq!(once["cost"]["basis"], "list prices of us-east-1 2026-11");
+    assert!(once["timings"]["pulling_ms"].is_u64(), "{once:#}");
+    let page = world.run(&["status"]).out;
+    assert!(page.contains("\ncost       about $0.000"), "{page}");
+
+    world
+        .run(&[
+            "exec",
+            "--no-repo",
+            "--retries",
+            "1",
+            "--storage",
+            "120",
+            "exit 3",
+        ])
+        .exits(3);
+    let twice = world.run(&["status", "-o", "json"]).json();
+    assert_eq!(twice["attempts"].as_array().map(Vec::len), Some(2));
+    // The prices of disk and address are fixed. That of Spot floats.
+    let fixed = 2.0 * (100.0 * 0.000_111 + 0.005) / 60.0;
+    let (low, high) = (usd(&twice, "usd_low"), usd(&twice, "usd_high"));
+    assert!(low > fixed, "{twice:#}");
+    assert!(high - fixed > 3.0 * (low - fixed), "{twice:#}");
+    let sum: f64 = (0..2)
+        .map(|number| usd(&twice["attempts"][number], "usd_high"))
+        .sum();
+    assert!((sum - high).abs() < 1e-9, "{twice:#}");
+    let history = world.run(&["history"]).exits(0).out;
+    assert!(history.contains("\n2 of them cost about $"), "{history}");
 }
 
 #[test]

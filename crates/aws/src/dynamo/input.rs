@@ -6,7 +6,10 @@
 //! has changed by then.
 
 use domain::{
-    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, Tag, TaskOverride},
+    ecs::{
+        ContainerOverride, EphemeralStorage, KeyValuePair, NetworkConfiguration, RunTaskInput, Tag,
+        TaskOverride,
+    },
     id::AttemptId,
     request::LaunchRequest,
     task::TAG_PREFIX,
@@ -113,6 +116,8 @@ pub(super) struct InputItem {
     network: Option<NetworkConfiguration>,
     cpu: String,
     memory: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    storage: Option<u32>,
     role: Option<String>,
     containers: Vec<ContainerItem>,
     /// The tags, spelled like variables, their keys without the common prefix. A record from before
@@ -164,6 +169,10 @@ impl InputItem {
             network: input.network_configuration.clone(),
             cpu: input.overrides.cpu.clone(),
             memory: input.overrides.memory.clone(),
+            storage: input
+                .overrides
+                .ephemeral_storage
+                .map(|storage| storage.size_in_gib),
             role: input.overrides.task_role_arn.clone(),
             containers: input
                 .overrides
@@ -208,6 +217,9 @@ impl InputItem {
             overrides: TaskOverride {
                 cpu: self.cpu,
                 memory: self.memory,
+                ephemeral_storage: self
+                    .storage
+                    .map(|size_in_gib| EphemeralStorage { size_in_gib }),
                 task_role_arn: self.role,
                 container_overrides: containers,
             },

@@ -21,8 +21,7 @@ use domain::{
     id::ExecutionId,
     limit::{Admission, LimitKey},
     ports::{Claim, Created, Entropy, PortError, UpdateError},
-    stored,
-    task::ApiNeed,
+    stored, task,
 };
 
 use super::{
@@ -132,7 +131,7 @@ impl DynamoStore {
             &RequestItem::of(execution, expires),
             &execution.unknown.of_form(REQUEST),
         )?;
-        if ApiNeed::of(&execution.request).is_some() {
+        if task::needs_this_release(&execution.request) {
             item.insert(stored::VERSION.to_owned(), number(stored::NEWEST));
         }
         Ok(item)

@@ -18,6 +18,7 @@ use domain::{
     history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
+    price::AttemptPrice,
     principal::Principal,
     stored::Unknown,
 };
@@ -115,6 +116,8 @@ struct AttemptItem {
     input: Option<InputItem>,
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    price: Option<AttemptPrice>,
     #[serde(
         default,
         rename = "called_again",
@@ -142,6 +145,18 @@ struct TaskItem {
     status: TaskStatus,
     stop_code: Option<StopCode>,
     why: Option<String>,
+    #[serde(
+        default,
+        with = "ts_milliseconds_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pull: Option<Timestamp>,
+    #[serde(
+        default,
+        with = "ts_milliseconds_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pulled: Option<Timestamp>,
     #[serde(default, with = "ts_milliseconds_option")]
     started: Option<Timestamp>,
     #[serde(default, with = "ts_milliseconds_option")]
@@ -389,6 +404,7 @@ impl AttemptItem {
                 .as_ref()
                 .map(|input| InputItem::of(input, &known)),
             launched: attempt.launched_at,
+            price: attempt.price.clone(),
             repeated_calls: attempt
                 .repeated_calls
                 .iter()
@@ -423,6 +439,7 @@ impl AttemptItem {
             cpu: self.cpu,
             run_task,
             launched_at: self.launched,
+            price: self.price,
             repeated_calls: self
                 .repeated_calls
                 .into_iter()
@@ -458,6 +475,8 @@ impl TaskItem {
             status: task.last_status.clone(),
             stop_code: task.stop_code.clone(),
             why: task.stopped_reason.clone(),
+            pull: task.pull_started_at,
+            pulled: task.pull_stopped_at,
             started: task.started_at,
             ended: task.execution_stopped_at,
             stopped: task.stopped_at,
@@ -486,6 +505,8 @@ impl TaskItem {
             last_status: self.status,
             stop_code: self.stop_code,
             stopped_reason: self.why,
+            pull_started_at: self.pull,
+            pull_stopped_at: self.pulled,
             started_at: self.started,
             execution_stopped_at: self.ended,
             stopped_at: self.stopped,

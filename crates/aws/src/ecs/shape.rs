@@ -8,10 +8,11 @@ use aws_sdk_ecs::{
     types::{
         AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility,
         Container as SdkContainer, ContainerCondition, ContainerDefinition, ContainerDependency,
-        ContainerOverride as SdkContainerOverride, CpuArchitecture, KeyValuePair as SdkPair,
-        LogConfiguration, LogDriver, MountPoint, NetworkConfiguration as SdkNetwork, NetworkMode,
-        OsFamily, RepositoryCredentials, RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask,
-        TaskOverride as SdkTaskOverride, Volume, builders::ContainerDefinitionBuilder,
+        ContainerOverride as SdkContainerOverride, CpuArchitecture, EphemeralStorage as SdkStorage,
+        KeyValuePair as SdkPair, LogConfiguration, LogDriver, MountPoint,
+        NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
+        RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask, TaskOverride as SdkTaskOverride,
+        Volume, builders::ContainerDefinitionBuilder,
     },
 };
 use aws_smithy_types::DateTime;
@@ -261,6 +262,11 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
         .as_ref()
         .map(network)
         .transpose()?;
+    let storage = input.overrides.ephemeral_storage.map(|storage| {
+        i32::try_from(storage.size_in_gib)
+            .map(|gib| SdkStorage::builder().size_in_gib(gib).build())
+            .map_err(|error| error.to_string())
+    });
     Ok(RunTaskInputBuilder::default()
         .cluster(&input.cluster)
         .task_definition(&input.task_definition)
@@ -277,6 +283,7 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
             SdkTaskOverride::builder()
                 .cpu(&input.overrides.cpu)
                 .memory(&input.overrides.memory)
+                .set_ephemeral_storage(storage.transpose()?)
                 .set_task_role_arn(input.overrides.task_role_arn.clone())
                 .set_container_overrides(Some(
                     input

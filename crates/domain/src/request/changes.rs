@@ -53,6 +53,8 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Scalar>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
@@ -133,6 +135,7 @@ impl Changes {
         replace(&mut request.timeout, self.timeout);
         replace(&mut request.cpu, self.cpu);
         replace(&mut request.memory, self.memory);
+        replace(&mut request.storage, self.storage);
         replace(&mut request.arch, self.arch);
         replace(&mut request.capacity, self.capacity);
         replace(&mut request.lock, self.lock);
@@ -183,6 +186,7 @@ impl From<SubmitRequest> for Changes {
             timeout: request.timeout,
             cpu: request.cpu,
             memory: request.memory,
+            storage: request.storage,
             arch: request.arch,
             capacity: request.capacity,
             lock: request.lock,
@@ -253,6 +257,18 @@ mod tests {
             }
         }
         assert_eq!(keys(&changed(changes)), same);
+    }
+
+    #[test]
+    fn a_larger_disk_is_asked_for_and_taken_back() {
+        check(json!({"storage": 100}), &json!({"storage": "100"}));
+        let large = changed(json!({"storage": "100"}));
+        let changes: Changes = serde_json::from_value(json!({"storage": 20})).unwrap();
+        let usual = changes.applied_to(&large);
+        let usual = usual
+            .validate(&Defaults::one_machine(Arch::X86_64))
+            .unwrap();
+        assert_eq!(usual.storage, None);
     }
 
     #[test]

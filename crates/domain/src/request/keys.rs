@@ -32,7 +32,7 @@ const fn of_one_run(name: &'static str, flags: &'static [&'static str]) -> Reque
 }
 
 /// All keys, in the order of the manual.
-pub const KEYS: [RequestKey; 27] = [
+pub const KEYS: [RequestKey; 28] = [
     of_one_run("action", &[]),
     of_one_run("command", &[]),
     key("repo", &["--repo", "--no-repo"]),
@@ -46,6 +46,7 @@ pub const KEYS: [RequestKey; 27] = [
     key("timeout", &["--timeout"]),
     key("cpu", &["--cpu"]),
     key("memory", &["--memory"]),
+    key("storage", &["--storage"]),
     key("arch", &["--arch"]),
     key("capacity", &["--spot", "--on-demand"]),
     key("lock", &["--lock"]),

@@ -10,7 +10,7 @@ use super::{
     ARTIFACT_GLOBS_MAX, ArtifactGlob, Artifacts, CommandLine, Defaults, Depth, Env, EnvName,
     FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX, PRIORITY_MAX, Place,
     RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize,
-    Timeout, env,
+    TaskStorage, Timeout, env,
 };
 
 impl SubmitRequest {
@@ -42,6 +42,7 @@ impl SubmitRequest {
             secrets: faults.secrets(&self.secrets, &self.env),
             timeout: faults.timeout(self.timeout.as_ref(), defaults),
             size: faults.size(self.cpu.as_ref(), self.memory.as_ref(), defaults.size),
+            storage: faults.storage(self.storage.as_ref()),
             arch: faults.parsed("arch", self.arch).unwrap_or(defaults.arch),
             capacity: faults
                 .parsed("capacity", self.capacity)
@@ -246,6 +247,15 @@ impl Faults {
             (None, None) => None,
         };
         size.unwrap_or(default)
+    }
+
+    fn storage(&mut self, storage: Option<&Scalar>) -> Option<TaskStorage> {
+        let gb = self.number("storage", "GB", storage)?;
+        // Each task has so much. The number takes back what a file or an earlier run asked for.
+        if gb == u64::from(TaskStorage::FREE) {
+            return None;
+        }
+        self.keep("storage", TaskStorage::new(gb))
     }
 
     fn pair(&mut self, cpu: u64, memory: u64, default: TaskSize) -> Option<TaskSize> {

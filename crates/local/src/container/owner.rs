@@ -2,7 +2,7 @@
 //! name up among the users of its own machine, so this looks into the container.
 
 use std::{
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -87,17 +87,25 @@ fn group_among(groups: &str, name: &str) -> u64 {
 async fn read(docker: &Docker, container: &str, path: &str) -> Result<String, Fault> {
     let mut path = PathBuf::from(path);
     for _ in 0..LINKS_MAX {
-        let archive = persistently(|| download(docker, container, &path)).await;
-        match archive.map(|archive| Entry::first_of(&archive)) {
-            Ok(Some(Entry::File(text))) => return Ok(text),
+        match persistently(|| first_of(docker, container, &path)).await {
+            Ok(Entry::File(text)) => return Ok(text),
             // Docker gives the link, Podman what it leads to.
-            Ok(Some(Entry::Link(target))) => path = beside(&path, &target),
-            Ok(None) => break,
+            Ok(Entry::Link(target)) => path = beside(&path, &target),
             Err(fault) if is_missing(&fault) => break,
             Err(fault) => return Err(fault),
         }
     }
     Ok(String::new())
+}
+
+/// The first entry of the archive of this path. An archive without a whole one was cut short, as if
+/// the connection had broken: taken for a missing file, it would make the user root.
+async fn first_of(docker: &Docker, container: &str, path: &Path) -> Result<Entry, Fault> {
+    let archive = download(docker, container, path).await?;
+    Entry::first_of(&archive).ok_or_else(|| {
+        let cut = format!("the archive of {} was cut short", path.display());
+        Fault::from(io::Error::new(io::ErrorKind::UnexpectedEof, cut))
+    })
 }
 
 async fn download(docker: &Docker, container: &str, path: &Path) -> Result<Vec<u8>, Fault> {
@@ -108,7 +116,8 @@ async fn download(docker: &Docker, container: &str, path: &Path) -> Result<Vec<u
     let parts = docker
         .download_from_container(container, Some(options))
         .try_fold(Vec::new(), async |mut all, part| {
-            if all.len() as u64 <= FILE_MAX {
+            // Room for the headers, too.
+            if all.len() as u64 <= 2 * FILE_MAX {
                 all.extend_from_slice(&part);
             }
             Ok(all)
@@ -130,15 +139,16 @@ enum Entry {
 }
 
 impl Entry {
+    /// `None` if the archive has no whole entry, up to the most that is read.
     fn first_of(archive: &[u8]) -> Option<Self> {
         let mut archive = tar::Archive::new(archive);
         let entry = archive.entries().ok()?.next()?.ok()?;
         if entry.header().entry_type().is_symlink() {
             return Some(Self::Link(entry.link_name().ok()??.into_owned()));
         }
-        let mut text = Vec::new();
+        let (mut text, size) = (Vec::new(), entry.size().min(FILE_MAX));
         entry.take(FILE_MAX).read_to_end(&mut text).ok()?;
-        Some(Self::File(String::from_utf8_lossy(&text).into_owned()))
+        (text.len() as u64 == size).then(|| Self::File(String::from_utf8_lossy(&text).into_owned()))
     }
 }
 
@@ -160,6 +170,23 @@ mod tests {
         assert_eq!(among(PASSWD, "7"), unknown);
         assert_eq!(among(PASSWD, "nobody"), Owner::default());
         assert_eq!(among("", "app"), Owner::default());
+    }
+
+    /// Each archive that is cut within its first entry.
+    #[test]
+    fn a_file_that_came_in_part_is_no_file() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(PASSWD.len() as u64);
+        header.set_cksum();
+        let added = archive.append_data(&mut header, "passwd", PASSWD.as_bytes());
+        added.expect("it is an archive");
+        let archive = archive.into_inner().expect("it is an archive");
+        let whole = 512 + PASSWD.len();
+        assert!(matches!(Entry::first_of(&archive), Some(Entry::File(text)) if text == PASSWD));
+        for length in 0..whole {
+            assert!(Entry::first_of(&archive[..length]).is_none(), "{length}");
+        }
     }
 
     #[test]

@@ -411,6 +411,7 @@ pub(super) fn settings(limits: Limits) -> Settings {
         definitions_rate: None,
         allowed: None,
         network: None,
+        prices: None,
         task_tags: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,

@@ -342,6 +342,7 @@ where
                     nonce: proof.nonce(),
                     token_hash: proof.token_hash(),
                     run_task: task::run_task(before, &arn, proof, &git, self.settings),
+                    price: self.settings.attempt_price(&before.request, before.pool),
                 };
                 let after = before.launching(plan, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
