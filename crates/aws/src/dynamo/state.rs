@@ -18,7 +18,7 @@ use domain::{
     history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
-    price::AttemptPrice,
+    price::{AttemptPrice, NanoUsd},
     principal::Principal,
     stored::Unknown,
 };
@@ -117,7 +117,7 @@ struct AttemptItem {
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    price: Option<AttemptPrice>,
+    price: Option<PriceItem>,
     #[serde(
         default,
         rename = "called_again",
@@ -136,6 +136,20 @@ struct AttemptItem {
     #[serde(default, skip_serializing_if = "is_default")]
     gone: bool,
     closed: Option<EndItem>,
+}
+
+/// The price of an hour, in billionths of a dollar. Each run keeps it for months, so its names are
+/// short.
+#[derive(Serialize, Deserialize)]
+struct PriceItem {
+    #[serde(rename = "l")]
+    low: NanoUsd,
+    /// Stored only if it is not the lowest.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    high: Option<NanoUsd>,
+    /// The source of the prices.
+    #[serde(rename = "b")]
+    basis: String,
 }
 
 /// The newest snapshot of a task, as far as anything depends on it.
@@ -404,7 +418,7 @@ impl AttemptItem {
                 .as_ref()
                 .map(|input| InputItem::of(input, &known)),
             launched: attempt.launched_at,
-            price: attempt.price.clone(),
+            price: attempt.price.as_ref().map(PriceItem::of),
             repeated_calls: attempt
                 .repeated_calls
                 .iter()
@@ -439,7 +453,7 @@ impl AttemptItem {
             cpu: self.cpu,
             run_task,
             launched_at: self.launched,
-            price: self.price,
+            price: self.price.map(PriceItem::price),
             repeated_calls: self
                 .repeated_calls
                 .into_iter()
@@ -455,6 +469,24 @@ impl AttemptItem {
             nonce: self.nonce,
             token_hash: self.token,
         })
+    }
+}
+
+impl PriceItem {
+    fn of(price: &AttemptPrice) -> Self {
+        Self {
+            low: price.low,
+            high: Some(price.high).filter(|high| *high != price.low),
+            basis: price.basis.clone(),
+        }
+    }
+
+    fn price(self) -> AttemptPrice {
+        AttemptPrice {
+            low: self.low,
+            high: self.high.unwrap_or(self.low),
+            basis: self.basis,
+        }
     }
 }
 
