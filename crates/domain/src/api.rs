@@ -249,7 +249,7 @@ pub struct CostView {
     pub usd_low: f64,
     /// At most so much: the price of Fargate Spot floats, and some times of some tasks are unknown.
     pub usd_high: f64,
-    /// Where the prices are from, in words.
+    /// The source of the prices, in words.
     pub basis: String,
 }
 

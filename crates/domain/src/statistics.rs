@@ -29,7 +29,7 @@ pub use self::sketch::Sketch;
 /// that makes up a name for each run must not make a tally for each.
 pub const VALUES_MAX: usize = 1_000;
 
-/// What runs are grouped by.
+/// A property that runs are grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
@@ -89,7 +89,7 @@ impl FromStr for Dimension {
             .find(|dimension| dimension.as_str() == text)
             .ok_or_else(|| {
                 let words = Self::ALL.map(Self::as_str).join(", ");
-                format!("'{text}' is nothing that runs are grouped by; use one of {words}")
+                format!("'{text}' is no property that runs are grouped by; use one of {words}")
             })
     }
 }
@@ -111,7 +111,7 @@ pub enum Slot {
 pub struct RunEnd {
     /// The run.
     pub id: ExecutionId,
-    /// When it ended.
+    /// The moment of its end.
     pub at: Timestamp,
     status: ExecutionStatus,
     group: Option<String>,
@@ -167,7 +167,7 @@ impl RunEnd {
     }
 }
 
-/// What is counted of the runs of one slot on one day.
+/// The counts, times and cost of the runs of one slot on one day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// All that ended.
@@ -240,7 +240,7 @@ impl Tally {
 pub struct TallyKey {
     /// The day, in UTC.
     pub day: NaiveDate,
-    /// What the runs are grouped by.
+    /// The property that the runs are grouped by.
     pub dimension: Dimension,
     /// Their slot.
     pub slot: Slot,

@@ -159,17 +159,9 @@ struct TaskItem {
     status: TaskStatus,
     stop_code: Option<StopCode>,
     why: Option<String>,
-    #[serde(
-        default,
-        with = "ts_milliseconds_option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "ts_milliseconds_option")]
     pull: Option<Timestamp>,
-    #[serde(
-        default,
-        with = "ts_milliseconds_option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, with = "ts_milliseconds_option")]
     pulled: Option<Timestamp>,
     #[serde(default, with = "ts_milliseconds_option")]
     started: Option<Timestamp>,
