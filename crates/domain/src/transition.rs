@@ -396,12 +396,13 @@ impl Execution {
         })
     }
 
-    /// Records that the sweep stops the task of this attempt because it is far past its timeout.
+    /// Records that the sweep stops the task of this attempt because it is far past its timeout. A task
+    /// that was to be stopped by then, for a cancel, did not time out.
     #[must_use]
     pub fn overdue(&self, now: Timestamp) -> Option<Self> {
         let attempt = self
             .open_attempt()
-            .filter(|a| !a.overdue && self.is_overdue(a, now))?;
+            .filter(|a| !a.overdue && self.cancel.is_none() && self.is_overdue(a, now))?;
         let number = attempt.number;
         self.changed(|next| {
             if let Some(attempt) = next.attempt_mut(number) {
@@ -1499,6 +1500,14 @@ mod tests {
             .expect("starts");
         assert!(run.overdue(at(12 + 30 + 70)).is_none());
         let overdue = run.overdue(at(12 + 30 + 71)).expect("overdue");
+        let CancelDecision::Changed(cancelled) = run.cancelled(&Caller::local("ann"), at(20))
+        else {
+            panic!()
+        };
+        assert!(
+            cancelled.overdue(at(500)).is_none(),
+            "its task was to stop before"
+        );
         let end = overdue
             .observe(
                 1,
