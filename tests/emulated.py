@@ -570,6 +570,8 @@ def _value_size(value):
         return (len(content.lstrip("-").replace(".", "")) + 1) // 2 + 1
     if kind == "M":
         return 3 + len(content) + _size(content)
+    if kind == "B":
+        return len(base64.b64decode(content)) if isinstance(content, str) else len(content)
     if kind == "L":
         return 3 + sum(1 + _value_size(one) for one in content)
     return 1
@@ -579,7 +581,30 @@ def _value_size(value):
 _invoke = lambda_svc._execute_function_provided_warm
 
 
+# An event source that is for an alias of a function names the alias in the ARN of an invocation. The emulator names the function alone.
+_source_of_batch = threading.local()
+_apply_filter = lambda_svc._apply_filter_criteria
+
+
+def _apply_noted_filter(records, esm):
+    _source_of_batch.qualifier = esm.get("Qualifier")
+    return _apply_filter(records, esm)
+
+
+lambda_svc._apply_filter_criteria = _apply_noted_filter
+
+
+def _by_alias(func, event):
+    qualifier = getattr(_source_of_batch, "qualifier", None) if "Records" in event else None
+    _source_of_batch.qualifier = None
+    if not qualifier:
+        return func
+    config = func.get("config") or func
+    return func | {"config": config | {"FunctionArn": f"{config['FunctionArn']}:{qualifier}"}}
+
+
 def _invoked(func, event, request_id):
+    func = _by_alias(func, event)
     config = func.get("config") or func
     begun = time.monotonic()
     result = _invoke(func, event, request_id)

@@ -25,6 +25,7 @@ use crate::{
         one_machine::{self, OneMachine},
         rerun::{self, RerunArgs},
         secrets::{self, SecretsArgs},
+        stats::{self, Stats},
         status::{self, Status},
         upgrade::{self, Upgrade},
         wait::{self, Wait},
@@ -93,6 +94,9 @@ pub(crate) enum Verb {
     /// List runs, newest first
     #[command(after_help = history::EXAMPLES)]
     History(History),
+    /// Show how many runs ended, how long they took, and what they cost
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(Stats),
     /// Make a stack in your AWS account, or repair it
     #[command(after_help = init::EXAMPLES)]
     Init(Box<Init>),
@@ -152,6 +156,7 @@ impl Verb {
             Self::Bulk(_) => "bulk --no-repo jobs.jsonl",
             Self::Status(_) => "status",
             Self::History(_) => "history",
+            Self::Stats(_) => "stats",
             Self::Logs(_) => "logs",
             Self::Artifacts(_) => "artifacts list",
             _ => "exec --no-repo 'echo hello'",
@@ -190,6 +195,7 @@ impl Verb {
             Self::Artifacts(verb) => Box::pin(verb.run(context)),
             Self::Cancel(verb) => Box::pin(verb.run(context)),
             Self::Rerun(verb) => Box::pin(verb.run(context)),
+            Self::Stats(verb) => Box::pin(verb.run(context)),
             Self::History(verb) => Box::pin(verb.run(context)),
             Self::Init(verb) => Box::pin(verb.run(context)),
             Self::Upgrade(verb) => Box::pin(verb.run(context)),

@@ -19,6 +19,7 @@ pub(crate) mod one_machine;
 pub(crate) mod rerun;
 pub(crate) mod rollout;
 pub(crate) mod secrets;
+pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod upgrade;
 pub(crate) mod wait;

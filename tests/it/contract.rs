@@ -19,6 +19,7 @@ pub(crate) mod records;
 mod secrets;
 mod spoilt;
 pub(crate) mod sqs;
+mod statistics;
 mod store;
 mod tasks;
 mod uploads;

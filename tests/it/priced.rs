@@ -21,8 +21,8 @@ fn on_dynamo_a_million_runs_cost_little_at_full_throughput() {
 }
 
 /// A new account has 24 slots for the smallest tasks, and each end frees one. So each run needs a
-/// launcher of its own.
+/// launcher of its own. Few runs share a batch of ends that are counted, which costs some 60 cents.
 #[test]
 fn on_dynamo_a_million_runs_cost_little_one_by_one() {
-    check(6, 200, 15.0);
+    check(6, 200, 16.0);
 }

@@ -300,6 +300,7 @@ fn value_size(value: &AttributeValue) -> usize {
     match value {
         AttributeValue::S(text) => text.len(),
         AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
         AttributeValue::M(map) => 3 + map.len() + size(map),
         AttributeValue::L(list) => {
             3 + list

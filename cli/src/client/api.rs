@@ -3,7 +3,7 @@
 use domain::{
     api::{
         Accepted, ArtifactsPage, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView,
-        HistoryPage, KeyView, LogsPage, Whoami,
+        HistoryPage, KeyView, LogsPage, StatsView, Whoami,
     },
     execution::ExecutionStatus,
     id::ExecutionId,
@@ -100,6 +100,14 @@ impl Client {
     /// The caller, as the installation sees it.
     pub(crate) async fn whoami(&self) -> Result<Got<Whoami>, ApiError> {
         self.got(Call::get(path(&["whoami"], &[]))).await
+    }
+
+    /// The counts, times and cost of the runs that ended.
+    pub(crate) async fn stats(
+        &self,
+        pairs: &[(&str, Option<&str>)],
+    ) -> Result<Got<StatsView>, ApiError> {
+        self.got(Call::get(path(&["stats"], pairs))).await
     }
 
     /// The names and roles of all keys.

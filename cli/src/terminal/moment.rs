@@ -31,6 +31,15 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     })
 }
 
+/// Reads a day of UTC: a date, or the day of any other point in time that [`since`] reads.
+///
+/// # Errors
+/// The text has none of these forms; the message names them.
+pub(crate) fn day(text: &str) -> Result<NaiveDate, String> {
+    let date = text.parse().ok();
+    date.map_or_else(|| since(text).map(|moment| moment.date_naive()), Ok)
+}
+
 /// Reads a span: `90s`, `30m`, `12h`, `30d`.
 ///
 /// # Errors

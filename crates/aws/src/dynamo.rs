@@ -11,11 +11,11 @@
 //! The launcher skips a backlog entry that an index still shows after its launch. A backlog entry
 //! that the index does not show yet waits for the next wakeup of its backlog, or for the sweep.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use chrono::{SubsecRound, TimeDelta, Utc};
+use chrono::{NaiveDate, SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     ecs::TaskId,
@@ -25,13 +25,14 @@ use domain::{
     id::{ExecutionId, Submission},
     limit::{Admission, LimitKey, RateKey, Usage},
     ports::{
-        Claim, Created, LaunchStore, PortError, ReadStore, SweepStore, Update, UpdateError,
-        WriteStore,
+        Claim, Created, LaunchStore, PortError, ReadStore, StatisticsStore, SweepStore, Update,
+        UpdateError, WriteStore,
     },
     principal::Principal,
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
+    statistics::{DatedTally, DayStatistics, Dimension, RunEnd},
 };
 
 mod backlog;
@@ -54,6 +55,7 @@ mod record;
 mod request;
 mod secrets;
 mod state;
+mod statistics;
 mod submission;
 mod sweep;
 mod table;
@@ -149,6 +151,15 @@ impl ReadStore for DynamoStore {
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.usage(key).await
+    }
+
+    /// Eventually consistent.
+    async fn tallies(
+        &self,
+        dimension: Dimension,
+        days: RangeInclusive<NaiveDate>,
+    ) -> Result<Vec<DatedTally>, PortError> {
+        self.tallies(dimension, days).await
     }
 }
 
@@ -287,5 +298,30 @@ impl SweepStore for DynamoStore {
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.set_bookmark(at).await
+    }
+}
+
+impl StatisticsStore for DynamoStore {
+    /// Eventually consistent, at half the price.
+    async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
+        self.load_as(ids, table::Freshness::Recent).await
+    }
+
+    async fn day_statistics(
+        &self,
+        day: NaiveDate,
+        ends: &[RunEnd],
+    ) -> Result<DayStatistics, PortError> {
+        self.day_statistics(day, ends).await
+    }
+
+    /// One transaction, conditional on the revision of the day.
+    async fn set_day_statistics(
+        &self,
+        before: &DayStatistics,
+        after: &DayStatistics,
+        counted: &[RunEnd],
+    ) -> Result<bool, PortError> {
+        self.set_day_statistics(before, after, counted).await
     }
 }

@@ -1,8 +1,8 @@
 //! The JSON of the REST API: executions and errors as callers see them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,8 +18,10 @@ use crate::{
     id::ExecutionId,
     key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
+    price::NanoUsd,
     principal::Principal,
     request::{Changes, CommandLine, FieldError, SubmitRequest, TaskStorage},
+    statistics::{Dimension, ReportRow, RunEnd, Sketch, Slot, StatsReport, Tally},
     timing::Timings,
 };
 
@@ -348,6 +350,9 @@ impl From<WaitingForm> for WaitingView {
     }
 }
 
+/// The capacity of an attempt on one machine.
+const MACHINE: &str = "machine";
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
@@ -385,7 +390,7 @@ impl AttemptView {
             capacity: match attempt.pool {
                 CapacityPool::FargateSpot => "spot",
                 CapacityPool::Fargate => "on-demand",
-                CapacityPool::Machine => "machine",
+                CapacityPool::Machine => MACHINE,
             }
             .into(),
             task_arn: attempt.task_arn.clone(),
@@ -410,6 +415,32 @@ impl ExecutionView {
             ExecutionStatus::Other(_) => self.stopped_at.is_some(),
             _ => self.status.is_final(),
         }
+    }
+
+    /// The end of the run for statistics, but for the vCPUs of its tasks, which a view does not have.
+    /// `None` while it has not ended.
+    #[must_use]
+    pub fn run_end(&self) -> Option<RunEnd> {
+        let at = self.stopped_at.filter(|_| self.is_over())?;
+        // An attempt without both was refused, and started nothing.
+        let launched = |one: &AttemptView| one.task_arn.is_some() || one.stopped_at.is_some();
+        let was_launched = self.attempts.iter().any(launched);
+        let is_billed = |one: &AttemptView| one.capacity != MACHINE && one.task_arn.is_some();
+        let is_billed = self.attempts.iter().any(is_billed);
+        let cost = self.cost.as_ref();
+        Some(RunEnd {
+            id: self.execution_id.clone(),
+            at,
+            status: self.status.clone(),
+            group: self.request.group.clone(),
+            submitter: self.submitted_by.clone(),
+            name: self.request.name.clone(),
+            wait_ms: self.timings.queued_ms.filter(|_| was_launched),
+            run_ms: self.timings.running_ms,
+            cpu_ms: 0,
+            cost: cost.map(|cost| (NanoUsd::of(cost.usd_low), NanoUsd::of(cost.usd_high))),
+            is_unpriced: is_billed && cost.is_none(),
+        })
     }
 
     /// The view of a record. `waiting` is computed by a caller that knows the backlog.
@@ -803,6 +834,136 @@ impl KeyView {
             old_key_until: previous.max(),
         }
     }
+}
+
+/// The answer to `GET /stats`: the runs that ended on these days.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatsView {
+    /// The first day, in UTC.
+    pub since: NaiveDate,
+    /// The last day, in UTC.
+    pub until: NaiveDate,
+    /// The property that the runs are grouped by.
+    pub by: Dimension,
+    /// A row for each value that runs had: days with the newest first, others with those of the
+    /// most runs first.
+    pub rows: Vec<StatsRow>,
+    /// All runs of these days.
+    pub total: TallyView,
+}
+
+impl StatsView {
+    /// The view of a report on these days.
+    #[must_use]
+    pub fn new(days: RangeInclusive<NaiveDate>, by: Dimension, report: StatsReport) -> Self {
+        let (since, until) = days.into_inner();
+        Self {
+            since,
+            until,
+            by,
+            rows: report.rows.into_iter().map(StatsRow::from).collect(),
+            total: TallyView::from(&report.total),
+        }
+    }
+}
+
+/// The runs with one value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatsRow {
+    /// The value: a day, a status, a name. `null` for runs without one, and for `other`.
+    pub value: Option<String>,
+    /// Whether these are the runs of all values that have no row of their own.
+    pub other: bool,
+    /// Their counts, times and cost.
+    #[serde(flatten)]
+    pub tally: TallyView,
+}
+
+impl From<ReportRow> for StatsRow {
+    fn from(row: ReportRow) -> Self {
+        let ReportRow { day, slot, tally } = row;
+        let (value, other) = match slot {
+            Slot::Value(value) => (Some(value), false),
+            Slot::None => (day.map(|day| day.to_string()), false),
+            Slot::Other => (None, true),
+        };
+        Self {
+            value,
+            other,
+            tally: TallyView::from(&tally),
+        }
+    }
+}
+
+/// The counts, times and cost of some runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TallyView {
+    /// All runs.
+    pub runs: u64,
+    /// Those that succeeded.
+    pub succeeded: u64,
+    /// Those that were cancelled.
+    pub cancelled: u64,
+    /// The part of those that were not cancelled that succeeded, from 0 to 1; `null` if there are
+    /// none.
+    pub success_rate: Option<f64>,
+    /// How long they waited for their launches.
+    pub wait_ms: QuantilesView,
+    /// How long their commands ran.
+    pub run_ms: QuantilesView,
+    /// The vCPUs that tasks had, times the hours that they had them. `null` where it is not counted.
+    pub vcpu_hours: Option<f64>,
+    /// The cost at list price of those whose prices are known; `null` if there are none.
+    pub cost: Option<CostSum>,
+    /// How many runs had a task whose price is not known.
+    pub unpriced: u64,
+}
+
+impl From<&Tally> for TallyView {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            runs: tally.runs,
+            succeeded: tally.succeeded,
+            cancelled: tally.cancelled,
+            success_rate: tally.success_rate(),
+            wait_ms: QuantilesView::from(&tally.wait),
+            run_ms: QuantilesView::from(&tally.run),
+            vcpu_hours: Some(tally.vcpu_hours()),
+            cost: (tally.cost_high.0 > 0).then(|| CostSum {
+                usd_low: tally.cost_low.usd(),
+                usd_high: tally.cost_high.usd(),
+            }),
+            unpriced: tally.unpriced,
+        }
+    }
+}
+
+/// Two quantiles of lengths of time, in milliseconds: less than 2 % off, or half a millisecond more.
+/// `null` if there are no lengths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuantilesView {
+    /// The median.
+    pub p50: Option<u64>,
+    /// The length that 95 % do not exceed.
+    pub p95: Option<u64>,
+}
+
+impl From<&Sketch> for QuantilesView {
+    fn from(sketch: &Sketch) -> Self {
+        Self {
+            p50: sketch.quantile(0.5),
+            p95: sketch.quantile(0.95),
+        }
+    }
+}
+
+/// A sum of costs at list price, in US dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostSum {
+    /// At least so much.
+    pub usd_low: f64,
+    /// At most so much.
+    pub usd_high: f64,
 }
 
 /// The answer to `GET /whoami`.

@@ -92,6 +92,11 @@ impl Attempt {
         Some((billed(least), billed(most)))
     }
 
+    /// Whether it has ended, and may have had a task that worked.
+    fn may_have_worked(&self) -> bool {
+        self.task_millis().is_some_and(|(_, most)| most > 0)
+    }
+
     /// The time that its task was there, at least and at most, in milliseconds: from the beginning of
     /// the image's pull until the task has stopped. `None` while the attempt is open.
     fn task_millis(&self) -> Option<(u64, u64)> {
@@ -146,7 +151,9 @@ impl Execution {
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
         self.end()?;
-        let mut attempts = self.launched_attempts().peekable();
+        // An attempt that started nothing costs nothing, whatever its price.
+        let is_known = |attempt: &&Attempt| attempt.price.is_some() || attempt.may_have_worked();
+        let mut attempts = self.launched_attempts().filter(is_known).peekable();
         attempts.peek()?;
         attempts.map(Attempt::cost).sum()
     }
@@ -164,8 +171,9 @@ impl Execution {
     #[must_use]
     pub fn is_unpriced(&self) -> bool {
         self.attempts.iter().any(|attempt| {
-            let may_have_worked = attempt.task_millis().is_some_and(|(_, most)| most > 0);
-            attempt.pool != CapacityPool::Machine && attempt.price.is_none() && may_have_worked
+            attempt.pool != CapacityPool::Machine
+                && attempt.price.is_none()
+                && attempt.may_have_worked()
         })
     }
 

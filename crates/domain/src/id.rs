@@ -96,6 +96,18 @@ impl ExecutionId {
             .unwrap_or_default()
     }
 
+    /// The 16 bytes of its ULID, for where many ids are stored together.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 16] {
+        Ulid::from_string(&self.0[PREFIX.len()..]).map_or([0; 16], |ulid| ulid.to_bytes())
+    }
+
+    /// The id of these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(format!("{PREFIX}{}", Ulid::from_bytes(bytes)))
+    }
+
     /// The id of attempt `number` (counted from 1) of this execution.
     #[must_use]
     pub fn attempt(&self, number: u32) -> AttemptId {

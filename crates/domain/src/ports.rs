@@ -4,9 +4,9 @@
 //! Each write says whether it is idempotent or conditional. The type of an error says whether a
 //! repetition can succeed.
 
-use std::future::Future;
+use std::{future::Future, ops::RangeInclusive};
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 
 use crate::{
     Timestamp,
@@ -26,6 +26,7 @@ use crate::{
     scheduler::adaptive_limit::Shortage,
     scheduler::state::LimitState,
     secret::SecretRecord,
+    statistics::{DatedTally, DayStatistics, Dimension, RunEnd},
     task::TaskDefinition,
     upload::{LargeUpload, SignedRequest, UploadBatch, UploadedPart},
 };
@@ -144,6 +145,14 @@ pub trait ReadStore: Send + Sync {
 
     /// Returns how much of a limit is in use.
     fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, PortError>> + Send;
+
+    /// Returns the tallies of a dimension on these days, in any order. Ends of the last minutes may
+    /// be missing. A tally that cannot be read is left out.
+    fn tallies(
+        &self,
+        dimension: Dimension,
+        days: RangeInclusive<NaiveDate>,
+    ) -> impl Future<Output = Result<Vec<DatedTally>, PortError>> + Send;
 }
 
 /// Recording executions and what becomes of them. A write also changes everything that is derived
@@ -297,6 +306,34 @@ pub trait SweepStore: WriteStore {
         &self,
         at: Option<&Cursor>,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
+}
+
+/// Counting the ends of runs in a store that does not count them itself as it records them. The
+/// state tracker is given this.
+pub trait StatisticsStore: ReadStore {
+    /// Returns these executions, in any order, perhaps as they were a moment ago. Those that no
+    /// longer exist are left out.
+    fn load_all(
+        &self,
+        ids: &[ExecutionId],
+    ) -> impl Future<Output = Result<Vec<Loaded>, PortError>> + Send;
+
+    /// Returns the statistics of a day as far as these ends need them, as last written. The ends are
+    /// of that day, and of one [batch](crate::statistics::batches).
+    fn day_statistics(
+        &self,
+        day: NaiveDate,
+        ends: &[RunEnd],
+    ) -> impl Future<Output = Result<DayStatistics, PortError>> + Send;
+
+    /// Writes the statistics of a day, and that these ends are counted. All or nothing. Conditional:
+    /// returns false if they were written by others since they were read.
+    fn set_day_statistics(
+        &self,
+        before: &DayStatistics,
+        after: &DayStatistics,
+        counted: &[RunEnd],
+    ) -> impl Future<Output = Result<bool, PortError>> + Send;
 }
 
 /// The ARNs of task definitions by the hash of their content, shared by all launchers.

@@ -2,8 +2,9 @@
 //!
 //! Records are converted to JSON and back outside of transactions, which other processes wait for.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
+use chrono::NaiveDate;
 use domain::{
     Timestamp,
     ecs::{TaskArn, TaskId},
@@ -22,6 +23,7 @@ use domain::{
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
+    statistics::{DatedTally, Dimension},
 };
 use rusqlite::Connection;
 
@@ -42,7 +44,10 @@ mod keys;
 mod limit_state;
 mod limits;
 mod record;
+pub(crate) mod statistics;
 pub(crate) mod submissions;
+
+use statistics::TallyRow;
 
 const SERVICE: &str = "the store";
 /// The most unfinished records that are read to find one that can be finished. With 64 or more, the
@@ -204,6 +209,22 @@ impl ReadStore for LocalStore {
         self.database
             .read(SERVICE, move |db| limits::usage(db, &key))
             .await
+    }
+
+    /// Complete: an end is counted as it is recorded.
+    async fn tallies(
+        &self,
+        dimension: Dimension,
+        days: RangeInclusive<NaiveDate>,
+    ) -> Result<Vec<DatedTally>, PortError> {
+        let (from, to) = days.into_inner();
+        let rows = self
+            .database
+            .read_long(SERVICE, move |db| {
+                statistics::tallies(db, dimension, from, to)
+            })
+            .await?;
+        Ok(rows.into_iter().filter_map(TallyRow::read).collect())
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Route {
     RevokeKey(String),
     /// `POST /keys/{name}/rotate`
     RotateKey(String),
+    /// `GET /stats`
+    Stats,
     /// `GET /whoami`
     Whoami,
     /// `GET /version`
@@ -137,6 +139,7 @@ impl Route {
             ],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
+            ["stats"] => vec![(Method::GET, Self::Stats)],
             ["whoami"] => vec![(Method::GET, Self::Whoami)],
             ["version"] => vec![(Method::GET, Self::Version)],
             _ => Vec::new(),
@@ -153,6 +156,7 @@ impl Route {
             | Self::Logs(_)
             | Self::Artifacts(_)
             | Self::Group(_)
+            | Self::Stats
             | Self::Whoami
             | Self::Version => Role::Read,
             Self::Execute
@@ -182,6 +186,7 @@ impl Route {
                 | Self::Artifacts(_)
                 | Self::AttemptRequest(_)
                 | Self::Group(_)
+                | Self::Stats
                 | Self::Whoami
                 | Self::Version
         )

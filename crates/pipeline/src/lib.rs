@@ -20,6 +20,7 @@ pub mod markers;
 pub mod query;
 pub mod recent;
 pub mod state_tracker;
+pub mod statistics;
 pub mod submit;
 mod task_log;
 pub mod unreadable;

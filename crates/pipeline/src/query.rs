@@ -41,6 +41,8 @@ use crate::{
     lookup::{TEXT_MAX, no_such_group, not_found, resolve},
 };
 
+mod statistics;
+
 /// The position up to which the number is exact (DESIGN §5).
 const EXACT_POSITIONS: u32 = 100;
 /// Seconds between two polls of a log that has nothing new. GetLogEvents allows 10 to 25 calls a
@@ -125,6 +127,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
             Route::Logs(id) => self.log(&id, request).await,
             Route::Artifacts(id) => self.artifacts(&id, request).await,
             Route::Group(group) => self.group(&group, request).await,
+            Route::Stats => self.stats(request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
             _ => Err(Problem::new(

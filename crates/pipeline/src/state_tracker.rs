@@ -41,6 +41,8 @@ const SILENT: TimeDelta = TimeDelta::seconds(30);
 /// The type that CloudWatch Logs gives a message that carries log lines (CloudWatch Logs user
 /// guide, subscription filters).
 pub const DATA_MESSAGE: &str = "DATA_MESSAGE";
+/// The alias of the function through which the stack hands it the ends that are to be counted.
+pub const STATISTICS_ALIAS: &str = "statistics";
 /// The log text for a message that carries no line of a task. The stack counts such messages by
 /// this text.
 pub const NO_TASKS_LINES: &str = "lines of no task are passed over";
@@ -54,17 +56,20 @@ pub enum Input {
     Lines(LogsEvent),
     /// These executions ended, according to the table's stream.
     Ended(Vec<ExecutionId>),
+    /// These executions ended, and their ends are to be counted.
+    ToCount(Vec<ExecutionId>),
     /// It is time to sweep: `{"sweep":true}`.
     Sweep,
 }
 
 impl Input {
-    /// Reads an event.
+    /// Reads an event. `invoked_arn` is the ARN by which the function was invoked; it ends with the
+    /// name of the alias, if it was invoked through one.
     ///
     /// # Errors
     /// When the event is none of these. The error text repeats nothing of the event, which may hold
     /// a task's variables.
-    pub fn read(event: Value) -> Result<Self, UnknownInput> {
+    pub fn read(event: Value, invoked_arn: &str) -> Result<Self, UnknownInput> {
         let has = |name: &str| event.get(name).is_some();
         let unreadable = |what| {
             move |error: serde_json::Error| UnknownInput {
@@ -85,7 +90,13 @@ impl Input {
         } else if has("Records") {
             let event: dynamodb::Event =
                 serde_json::from_value(event).map_err(unreadable("changes of records"))?;
-            Ok(Self::Ended(ended(&event)))
+            let ids = ended(&event);
+            let is_to_count = invoked_arn.rsplit(':').next() == Some(STATISTICS_ALIAS);
+            Ok(if is_to_count {
+                Self::ToCount(ids)
+            } else {
+                Self::Ended(ids)
+            })
         } else {
             Err(UnknownInput {
                 what: "it",

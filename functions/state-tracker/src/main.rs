@@ -1,5 +1,5 @@
 //! The state tracker function: turns ECS's events and the runner's marker lines into history,
-//! repairs in a sweep each minute what was missed, and publishes the ends of executions.
+//! repairs in a sweep each minute what was missed, and publishes and counts the ends of executions.
 
 // The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]
@@ -15,12 +15,13 @@ use aws::{
     sqs::SqsQueue,
     system::System,
 };
-use domain::Timestamp;
+use domain::{Timestamp, ports::Clock as _};
 use futures_util::TryFutureExt as _;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     announce::announce,
     state_tracker::{Input, StateTracker},
+    statistics,
 };
 use serde_json::Value;
 use tracing::Instrument as _;
@@ -54,10 +55,11 @@ async fn main() -> Result<(), Error> {
     let answer = async |event: LambdaEvent<Value>| {
         let span = logging::invocation(&event.context.request_id);
         let handled = async {
-            match Input::read(event.payload)? {
+            match Input::read(event.payload, &event.context.invoked_function_arn)? {
                 Input::Task(event) => tracker.task_changed(&event).await?,
                 Input::Lines(event) => tracker.lines_written(&event).await?,
                 Input::Ended(ids) => announce(&store, &bus, ids).await?,
+                Input::ToCount(ids) => statistics::count(&store, System.now(), &ids).await?,
                 Input::Sweep => tracker.next_sweep(until(event.context.deadline)).await?,
             }
             Ok::<_, Error>(())

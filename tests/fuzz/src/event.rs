@@ -41,7 +41,7 @@ pub(crate) fn event(bytes: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
         return;
     };
-    match Input::read(value) {
+    match Input::read(value, "") {
         Ok(Input::Task(event)) => {
             let written = serde_json::to_string(&event.detail).expect("it can be stored");
             assert_eq!(
@@ -50,7 +50,7 @@ pub(crate) fn event(bytes: &[u8]) {
             );
             seen(&event.detail);
         }
-        Ok(Input::Lines(_) | Input::Ended(_) | Input::Sweep) => {}
+        Ok(Input::Lines(_) | Input::Ended(_) | Input::ToCount(_) | Input::Sweep) => {}
         Err(error) => assert!(
             error.to_string().len() < 200,
             "it may hold a secret: {error}"

@@ -2,7 +2,7 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 41] = [
+const COMMANDS: [&[&str]; 42] = [
     &[],
     &["exec"],
     &["bulk"],
@@ -15,6 +15,7 @@ const COMMANDS: [&[&str]; 41] = [
     &["cancel"],
     &["rerun"],
     &["history"],
+    &["stats"],
     &["init"],
     &["upgrade"],
     &["destroy"],

@@ -10,6 +10,7 @@ use domain::{
     limit::LimitKey,
     ports::{Created, ReadStore, SweepStore, WriteStore},
     request::{Artifacts, ArtifactsOn, CommandLine, TaskStorage},
+    statistics::Dimension,
     stored::NEWEST,
 };
 use tests::table::Table;
@@ -17,6 +18,7 @@ use tests::table::Table;
 use super::{
     records::{CPU, POOL, Wish, at, close, launch, sweep},
     spoilt::{Newer, Spoil},
+    statistics::{CountEnds, count_in, count_these, end, ended},
 };
 
 /// The time of these tests, or a little later.
@@ -169,6 +171,71 @@ impl Newer for Raw {
 mod spoilt {
     crate::contract::spoilt::suite!(super::fresh_and_raw);
     crate::contract::spoilt::newer!(super::fresh_and_raw);
+}
+
+impl CountEnds for DynamoStore {
+    async fn count_ends(&self, ids: &[ExecutionId]) {
+        count_in(self, ids).await;
+    }
+}
+
+mod statistics {
+    crate::contract::statistics::suite!(super::fresh_store);
+    crate::contract::statistics::batch_suite!(super::fresh_store);
+}
+
+/// The key of an item of the tests' month.
+fn statistics_key(sk: &str) -> Item {
+    [("pk", "STATS#2025-11"), ("sk", sk)]
+        .map(|(name, text)| (name.to_owned(), s(text)))
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tallies_keep_what_a_newer_release_wrote() {
+    let (store, raw) = fresh_and_raw().await;
+    count_these(&store, vec![end(1, "build", 0)]).await;
+    let [day, named] = ["day#24", "name#24#=build"].map(statistics_key);
+    let inner = [
+        format!("statuses.SUCCEEDED.{FIELD}"),
+        format!("tally.{FIELD}"),
+    ];
+    for (key, inner) in [&day, &named].into_iter().zip(&inner) {
+        raw.set(key.clone(), FIELD, s("new")).await;
+        raw.set(key.clone(), inner, s("new")).await;
+    }
+    count_these(&store, vec![end(2, "build", 0)]).await;
+    for (key, inner) in [day, named].into_iter().zip(inner) {
+        let item = raw.get(key).await;
+        assert_eq!(item.get(FIELD), Some(&s("new")));
+        let mut path = inner.split('.');
+        let mut value = item.get(path.next().expect("a name")).expect("it is there");
+        for name in path {
+            value = &value.as_m().expect("a map")[name];
+        }
+        assert_eq!(*value, s("new"), "{inner}");
+    }
+}
+
+/// The day of the end cannot be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_cannot_be_counted_stops_no_other() {
+    let (store, raw) = fresh_and_raw().await;
+    count_these(&store, vec![end(1, "build", 0)]).await;
+    let newer = AttributeValue::N((NEWEST + 1).to_string());
+    raw.set(statistics_key("day#24"), "v", newer).await;
+    let unread = ended(&store, Wish::default(), 0).await;
+    count_in(&store, &[unread.id]).await;
+    let next_day = end(2, "build", 24 * 60);
+    count_these(&store, vec![next_day.clone()]).await;
+    let days = end(1, "", 0).day()..=next_day.day();
+    let tallies = store.tallies(Dimension::Day, days).await;
+    let days: Vec<_> = tallies
+        .expect("the store answers")
+        .iter()
+        .map(|tally| tally.day)
+        .collect();
+    assert_eq!(days, [next_day.day()]);
 }
 
 mod store {

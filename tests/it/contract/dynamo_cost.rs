@@ -10,6 +10,7 @@ use domain::{
     history::Filter,
     marker::Marker,
     ports::{Created, ReadStore, Update, UpdateError, WriteStore},
+    statistics::RunEnd,
     transition::Observation,
 };
 use tests::{
@@ -17,7 +18,10 @@ use tests::{
     table::Table,
 };
 
-use super::records::{Wish, admissions, at, claim, sweep};
+use super::{
+    records::{Wish, admissions, at, claim, sweep},
+    statistics::{count_these, end},
+};
 
 const ANSWERS: &str = "the store answers";
 
@@ -610,4 +614,38 @@ async fn a_page_of_history_reads_no_more_than_the_page_among_a_hundred_thousand(
 #[ignore = "fills a table with a million executions, which takes the emulator long: just nightly"]
 async fn a_page_of_history_reads_no_more_than_the_page_among_a_million() {
     check(&pages(1_000_000).await);
+}
+
+/// Ten thousand runs that end within some minutes, as a stream's shards tell of them: a thousand at
+/// a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_the_ends_of_many_costs_less_than_a_tenth_of_a_write_unit_each() {
+    let (store, meter, _table) = counted().await;
+    let ends = |batch: i64| -> Vec<_> {
+        let end = |number: i64| {
+            let millis = 31 * number;
+            RunEnd {
+                wait_ms: Some(millis.unsigned_abs() * 7),
+                run_ms: Some(20_000 + millis.unsigned_abs() % 70_000),
+                ..end(number.unsigned_abs(), "resize", millis / 60_000)
+            }
+        };
+        (batch * 1_000..(batch + 1) * 1_000).map(end).collect()
+    };
+    for batch in 0..10 {
+        count_these(&store, ends(batch)).await;
+    }
+    let spent = meter.take();
+    assert!(spent.writes < 1_000.0, "{spent:?}");
+    assert!(spent.reads < 1_000.0, "{spent:?}");
+}
+
+/// Names that a build makes up cost most: each of the first thousand of a day has a tally of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_ends_of_as_many_names_costs_at_most_a_write_unit_each() {
+    let (store, meter, _table) = counted().await;
+    let ends = (0..8_000).map(|number| end(number, &format!("build-{number}"), 0));
+    count_these(&store, ends.collect()).await;
+    let spent = meter.take();
+    assert!(spent.writes < 8_000.0, "{spent:?}");
 }

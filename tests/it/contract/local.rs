@@ -40,6 +40,7 @@ use super::{
     queue::{Got, Receiver},
     records::{CPU, POOL, Wish, at, close, launch, lock, run_task_input, task_arn, task_id},
     spoilt::{Newer, Spoil},
+    statistics::CountEnds,
 };
 
 const ANSWERS: &str = "the file answers";
@@ -165,6 +166,15 @@ impl Newer for Dir {
 mod spoilt {
     crate::contract::spoilt::suite!(super::fresh_store);
     crate::contract::spoilt::newer!(super::fresh_store);
+}
+
+impl CountEnds for LocalStore {
+    /// The write that ends a run has counted it.
+    async fn count_ends(&self, _ids: &[ExecutionId]) {}
+}
+
+mod statistics {
+    crate::contract::statistics::suite!(super::fresh_store);
 }
 
 mod store {
@@ -904,7 +914,7 @@ fn the_files_are_the_owners_alone() {
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     a_file_is_brought_up_to_date(
         "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
-         ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;",
+         ALTER TABLE buckets RENAME COLUMN key TO pool; DROP TABLE tallies; PRAGMA user_version = 1;",
     )
     .await;
 }
@@ -912,7 +922,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
 #[tokio::test]
 async fn a_file_of_the_version_before_is_brought_up_to_date() {
     a_file_is_brought_up_to_date(
-        "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;",
+        "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; DROP TABLE tallies; PRAGMA user_version = 2;",
     )
     .await;
 }
@@ -937,7 +947,7 @@ async fn the_mark_of_a_group_in_a_file_of_the_version_before_is_kept() {
             "CREATE TABLE group_cancels (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL,
                  mark TEXT NOT NULL) WITHOUT ROWID;
              INSERT INTO group_cancels SELECT name, revision, done, expires_at, form FROM group_work;
-             DROP TABLE group_work; PRAGMA user_version = 6;",
+             DROP TABLE group_work; DROP TABLE tallies; PRAGMA user_version = 6;",
         )
         .expect("what it was");
     drop(connection);
@@ -967,7 +977,7 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
         .expect("what it was");
     connection
         .execute_batch(
-            "DROP TABLE group_work; ALTER TABLE submissions DROP COLUMN seed; PRAGMA user_version = 3;
+            "DROP TABLE group_work; ALTER TABLE submissions DROP COLUMN seed; DROP TABLE tallies; PRAGMA user_version = 3;
              INSERT INTO claims VALUES
                  ('alice/nightly', 'd', 'exec_A', 99999999999999), ('uid-7/nightly', 'd', 'exec_B', 99999999999998),
                  ('bob/old', 'd', 'exec_C', 5);

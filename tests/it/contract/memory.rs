@@ -13,6 +13,7 @@ use tests::memory::{MAX_RECEIVES, MemoryQueue, MemoryStore, Received};
 use super::{
     queue::{Got, Receiver},
     spoilt::Spoil,
+    statistics::{CountEnds, count_in},
 };
 
 async fn fresh_store() -> (MemoryStore, ()) {
@@ -40,6 +41,17 @@ async fn fresh_queue() -> (MemoryQueue<System>, ()) {
 
 mod store {
     crate::contract::store::suite!(super::fresh_store);
+}
+
+impl CountEnds for MemoryStore {
+    async fn count_ends(&self, ids: &[ExecutionId]) {
+        count_in(self, ids).await;
+    }
+}
+
+mod statistics {
+    crate::contract::statistics::suite!(super::fresh_store);
+    crate::contract::statistics::batch_suite!(super::fresh_store);
 }
 
 mod keys {

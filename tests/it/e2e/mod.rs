@@ -22,5 +22,6 @@ mod repository;
 mod rerun;
 mod secrecy;
 mod signals;
+mod stats;
 mod unreadable;
 mod words;

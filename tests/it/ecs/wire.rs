@@ -281,7 +281,7 @@ async fn events_come_by_themselves_as_the_state_tracker_reads_them() {
     let mut versions = Vec::new();
     while versions.len() < 10 {
         let change = events.recv().await.unwrap();
-        let Ok(Input::Task(event)) = Input::read(change.json()) else {
+        let Ok(Input::Task(event)) = Input::read(change.json(), "") else {
             panic!("{}", change.json())
         };
         assert_eq!(*event, change.envelope());

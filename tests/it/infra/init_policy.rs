@@ -278,6 +278,21 @@ const NOT_NEEDED: &[(&str, &str, &str)] = &[
     ),
     ("AWS::Lambda::Function", "lambda:PublishVersion", ON_DEMAND),
     (
+        "AWS::Lambda::Alias",
+        "lambda:PutProvisionedConcurrencyConfig",
+        ON_DEMAND,
+    ),
+    (
+        "AWS::Lambda::Alias",
+        "lambda:DeleteProvisionedConcurrencyConfig",
+        ON_DEMAND,
+    ),
+    (
+        "AWS::Lambda::Alias",
+        "codedeploy:*",
+        "the alias always stands for $LATEST",
+    ),
+    (
         "AWS::Lambda::Function",
         "lambda:AssociateRuntimeAlias",
         "the runtime is Lambda's own",
@@ -342,7 +357,8 @@ const REPLICA: &str = "the table is in one region";
 const ONE_ADDRESS: &str = "the NAT gateway keeps its one address";
 const NOTHING_IN: &str = "the group lets nothing in";
 const UNSIGNED: &str = "the code is not signed";
-const ON_DEMAND: &str = "the functions have no instances of the account's and no versions";
+const ON_DEMAND: &str =
+    "the functions have no instances of the account's, no versions, and none kept ready";
 const NO_LOG_POLICY: &str = "the groups have no policies of their own";
 
 fn stack() -> Stack {
@@ -576,6 +592,11 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
         }
         "AWS::Lambda::Permission" | "AWS::Lambda::EventInvokeConfig" => {
             vec![stack.arn("lambda", &format!("function:{}", property("FunctionName")))]
+        }
+        "AWS::Lambda::Alias" => {
+            let function = format!("function:{}", property("FunctionName"));
+            let alias = format!("{function}:{}", property("Name"));
+            [function, alias].map(|it| stack.arn("lambda", &it)).into()
         }
         "AWS::S3::BucketPolicy" => vec![format!("arn:aws:s3:::{}", property("Bucket"))],
         "AWS::SQS::QueuePolicy" => {

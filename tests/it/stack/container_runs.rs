@@ -1,7 +1,7 @@
 //! One run after another, as a user starts and follows them.
 
 use serde_json::{Value, json};
-use tests::engine::DEBIAN_GIT;
+use tests::{engine::DEBIAN_GIT, sandbox::eventually};
 
 use super::world::{World, containers, until_gone};
 use crate::git_server::{Habits, HttpServer};
@@ -203,4 +203,37 @@ fn an_end_that_no_event_told_of_is_found_by_the_sweep() {
     let id = world.detach(&["exit 4"]);
     let record = world.until(&id, "FAILED");
     assert_eq!(record["exit_code"], 4);
+}
+
+/// The emulator tells of an end at once, where a stack collects ends for minutes.
+#[test]
+fn the_ends_of_runs_are_counted_once() {
+    let world = World::new();
+    world
+        .run(&["exec", "--no-repo", "--name", "a", "true"])
+        .exits(0);
+    world
+        .run(&["exec", "--no-repo", "--name", "b", "exit 3"])
+        .exits(3);
+    let stats = |by: &str| world.run(&["stats", "--by", by, "-o", "json"]).json();
+    eventually("both ends are counted", || {
+        (stats("day")["total"]["runs"] == 2).then_some(())
+    });
+    let both = world
+        .run(&["stats", "--by", "name", "--recount", "-o", "json"])
+        .json();
+    for view in ["counted", "recounted"] {
+        let rows = both[view]["rows"].as_array().expect("rows");
+        let runs: Vec<_> = rows
+            .iter()
+            .map(|row| (row["value"].as_str().expect("a name"), &row["runs"]))
+            .collect();
+        assert_eq!(runs, [("a", &json!(1)), ("b", &json!(1))], "{both:#}");
+    }
+    let total = &both["counted"]["total"];
+    assert_eq!(total["success_rate"], 0.5);
+    assert!(total["cost"]["usd_low"].as_f64() > Some(0.0), "{total}");
+    assert!(total["vcpu_hours"].as_f64() > Some(0.0), "{total}");
+    let page = world.run(&["stats"]).exits(0).out;
+    assert!(page.contains("about $0.00"), "{page}");
 }

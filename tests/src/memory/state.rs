@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::NaiveDate;
 use domain::{
     Timestamp,
     ecs::TaskId,
@@ -17,6 +18,7 @@ use domain::{
     request::Name,
     scheduler::state::LimitState,
     secret::SecretRecord,
+    statistics::DayStatistics,
     stored,
     upload::UploadBatch,
 };
@@ -79,6 +81,8 @@ pub(super) struct State {
     /// Rotated keys that are still valid, found by name.
     pub(super) retired_keys: Vec<KeyRecord>,
     pub(super) secrets: BTreeMap<String, SecretRecord>,
+    /// The statistics of each day, whole.
+    pub(super) statistics: BTreeMap<NaiveDate, DayStatistics>,
     pub(super) meter: Meter,
 }
 

@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeSet,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use chrono::NaiveDate;
 use domain::{
     Timestamp,
     ecs::TaskId,
@@ -16,13 +18,14 @@ use domain::{
     limit::{Admission, LimitKey, RateKey, Usage},
     ports::{
         Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
-        SweepStore, Update, UpdateError, UploadRecords, WriteStore,
+        StatisticsStore, SweepStore, Update, UpdateError, UploadRecords, WriteStore,
     },
     principal::Principal,
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
     secret::SecretRecord,
+    statistics::{DatedTally, DayStatistics, Dimension, RunEnd},
     upload::UploadBatch,
 };
 
@@ -181,6 +184,29 @@ impl ReadStore for MemoryStore {
                 .copied()
                 .unwrap_or_default(),
         })
+    }
+
+    async fn tallies(
+        &self,
+        dimension: Dimension,
+        days: RangeInclusive<NaiveDate>,
+    ) -> Result<Vec<DatedTally>, PortError> {
+        let state = self.call("tallies");
+        let of_days = state.statistics.range(days);
+        let of_day = |(day, statistics): (&NaiveDate, &DayStatistics)| -> Vec<_> {
+            let of_dimension = statistics
+                .tallies
+                .iter()
+                .filter(|(place, _)| place.0 == dimension.stored());
+            of_dimension
+                .map(|(place, tally)| DatedTally {
+                    day: *day,
+                    slot: place.1.clone(),
+                    tally: tally.clone(),
+                })
+                .collect()
+        };
+        Ok(of_days.flat_map(of_day).collect())
     }
 }
 
@@ -377,6 +403,50 @@ impl SweepStore for MemoryStore {
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.call("set_bookmark").bookmark = at.cloned();
         Ok(())
+    }
+}
+
+impl StatisticsStore for MemoryStore {
+    async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
+        let state = self.call("load_all");
+        Ok(ids.iter().filter_map(|id| state.load(id)).collect())
+    }
+
+    async fn day_statistics(
+        &self,
+        day: NaiveDate,
+        ends: &[RunEnd],
+    ) -> Result<DayStatistics, PortError> {
+        let state = self.call("day_statistics");
+        let Some(mut statistics) = state.statistics.get(&day).cloned() else {
+            return Ok(DayStatistics::empty(day));
+        };
+        let asked: BTreeSet<_> = ends.iter().map(|end| &end.id).collect();
+        statistics.counted.retain(|id| asked.contains(id));
+        Ok(statistics)
+    }
+
+    async fn set_day_statistics(
+        &self,
+        before: &DayStatistics,
+        after: &DayStatistics,
+        counted: &[RunEnd],
+    ) -> Result<bool, PortError> {
+        let mut state = self.call("set_day_statistics");
+        let whole = state
+            .statistics
+            .entry(before.day)
+            .or_insert_with(|| DayStatistics::empty(before.day));
+        if whole.revision != before.revision {
+            return Ok(false);
+        }
+        let mut ids = std::mem::take(&mut whole.counted);
+        ids.extend(counted.iter().map(|end| end.id.clone()));
+        *whole = DayStatistics {
+            counted: ids,
+            ..after.clone()
+        };
+        Ok(true)
     }
 }
 

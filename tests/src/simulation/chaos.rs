@@ -35,6 +35,7 @@ mod plan;
 mod rules;
 mod script;
 mod story;
+mod stream;
 mod users;
 mod wire;
 
@@ -44,6 +45,7 @@ use fate::Fate;
 use rules::Rules;
 use script::LogGroup;
 use story::Story;
+use stream::Stream;
 
 /// When the simulation gives up. It is longer than any promised delay, a message's fifth receive
 /// included.
@@ -65,6 +67,7 @@ struct World {
     tasks: InProcess<Virtual>,
     logs: LogGroup,
     settings: Settings,
+    stream: Stream,
 }
 
 impl World {
@@ -84,6 +87,7 @@ impl World {
                 spot_fallback_after: plan.spot_fallback_after,
                 ..settings(&plan.account)
             },
+            stream: Stream::default(),
             time: time.clone(),
             plan: plan.clone(),
         })
@@ -139,7 +143,10 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.store.unfinished() == 0 && self.fate.is_clear() && self.rules.all_users_are_done()
+        self.store.unfinished() == 0
+            && self.fate.is_clear()
+            && self.rules.all_users_are_done()
+            && self.stream.is_read()
     }
 }
 
@@ -183,6 +190,7 @@ fn play(plan: &LaunchPlan, told: bool) -> Outcome {
         world.rules.users_come(world.plan.errands.len());
         lambda::start(&world);
         users::start(&world);
+        stream::start(&world);
         world.time.spawn(change_quotas(Arc::clone(&world)));
         while !world.is_at_rest() && world.time.now() < start() + GIVE_UP {
             world.time.sleep(TimeDelta::seconds(5)).await;

@@ -28,7 +28,7 @@ use domain::{
     id::ExecutionId,
     ports::{Announcer, Clock, PortError},
 };
-use pipeline::announce::announce;
+use pipeline::{announce::announce, statistics};
 use tracing_subscriber::{
     Layer as _, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _,
 };
@@ -50,6 +50,9 @@ use crate::{
 /// How often Lambda polls each shard of a table's stream, and how many records it takes at most, as
 /// in the template (Lambda Developer Guide, "Polling and batching streams").
 const STREAM: (TimeDelta, usize) = (TimeDelta::milliseconds(250), 10);
+/// How long Lambda collects the ends of each shard that are to be counted, and how many it takes at
+/// most, as in the template.
+const TO_COUNT: (TimeDelta, usize) = (TimeDelta::seconds(300), 1_000);
 /// The shards of a new table's stream: one for each of its four partitions (AWS-FACTS §6).
 const SHARDS: usize = 4;
 /// How long a call of DynamoDB takes. Our choice: some milliseconds are usual. Calls at the same
@@ -304,6 +307,8 @@ pub fn run(plan: &LaunchPlan, audience: Audience) -> Priced {
     time.spawn(drive::look_for_events(Arc::clone(&world)));
     time.spawn(follow(time.clone()));
     time.spawn(read_stream(Arc::clone(&world), Arc::clone(&bus)));
+    let counted = Arc::new(AtomicUsize::new(0));
+    time.spawn(count_all(Arc::clone(&world), Arc::clone(&counted)));
     let count: usize = plan.submissions.iter().map(|one| one.count).sum();
     let (there, plan) = (Arc::clone(&world), plan.clone());
     let makespan = time.run(async move {
@@ -315,6 +320,7 @@ pub fn run(plan: &LaunchPlan, audience: Audience) -> Priced {
         let makespan = there.clock.now() - start();
         // Time for the work that follows from the last end, and at most one sweep.
         there.clock.sleep(TimeDelta::seconds(30)).await;
+        count_ends(&there, &counted).await;
         makespan
     });
     let log_bytes = *locked(&size.0);
@@ -335,6 +341,29 @@ async fn follow(time: Virtual) {
     loop {
         NOW.store(time.now().timestamp_millis(), Ordering::SeqCst);
         time.sleep(TimeDelta::milliseconds(200)).await;
+    }
+}
+
+/// The table's stream: the ends, to the function that counts them.
+async fn count_all(world: Arc<World<OnDynamo>>, counted: Arc<AtomicUsize>) {
+    loop {
+        world.clock.sleep(TO_COUNT.0).await;
+        count_ends(&world, &counted).await;
+    }
+}
+
+/// Counts the ends that are not counted yet.
+async fn count_ends(world: &World<OnDynamo>, counted: &AtomicUsize) {
+    let mut shards = vec![Vec::new(); SHARDS];
+    {
+        let freed = locked(&world.freed);
+        let new = counted.swap(freed.len(), Ordering::SeqCst)..freed.len();
+        new.for_each(|at| shards[at % SHARDS].push(freed[at].1.clone()));
+    }
+    for batch in shards.iter().flat_map(|ids| ids.chunks(TO_COUNT.1)) {
+        let work = statistics::count(&world.store, world.clock.now(), batch);
+        let counted = world.invoke("ends to count", work).await;
+        counted.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -8,7 +8,7 @@ use domain::{
 use super::{
     DynamoStore,
     item::{Key, number, small_item, text, text_of},
-    table::WriteCondition,
+    table::Condition,
 };
 
 fn key(hash: &str) -> Key {
@@ -31,7 +31,7 @@ impl Definitions for DynamoStore {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<bool, PortError> {
-        let free = WriteCondition::new(
+        let free = Condition::new(
             "attribute_not_exists(arn) AND (attribute_not_exists(turn_until) OR turn_until <= :now)",
             [
                 (":now", number(now.timestamp_millis())),
@@ -55,7 +55,7 @@ impl Definitions for DynamoStore {
     async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_if(
             key(hash),
-            WriteCondition::new("arn = :arn", [(":arn", text(arn))]),
+            Condition::new("arn = :arn", [(":arn", text(arn))]),
         )
         .await
         .map(drop)

@@ -16,7 +16,7 @@ use super::{
     DynamoStore,
     item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, small_item, text_of},
     state::has_entry,
-    table::{Freshness, WriteCondition},
+    table::{Condition, Freshness},
 };
 
 /// The partition of the directory of backlogs. It is read whole, and written a few times an hour.
@@ -90,7 +90,7 @@ impl DynamoStore {
         if self.memory.has_noted(&note, now) {
             return Ok(());
         }
-        let seen = WriteCondition::new("", [(":now", number(now.timestamp_millis()))]);
+        let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
         self.update_if(
             member_key(backlog, submitter),
             "SET seen_at = :now, v = if_not_exists(v, :v)",
@@ -155,7 +155,7 @@ impl DynamoStore {
 
     /// Removes a submitter from a backlog's directory, unless it was seen there again meanwhile.
     pub(super) async fn leave_backlog(&self, who: &BacklogMember) -> Result<(), PortError> {
-        let unchanged = WriteCondition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
+        let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
         self.delete_if(member_key(&who.backlog, &who.submitter), unchanged)
             .await
             .map(drop)
@@ -183,12 +183,12 @@ impl DynamoStore {
         let (change, condition) = if served >= reached {
             (
                 "ADD served :starts SET v = if_not_exists(v, :v)",
-                WriteCondition::new("", [(":starts", number(starts))]),
+                Condition::new("", [(":starts", number(starts))]),
             )
         } else {
             (
                 "SET served = :served, v = if_not_exists(v, :v)",
-                WriteCondition::new("", [(":served", number(reached + starts))]),
+                Condition::new("", [(":served", number(reached + starts))]),
             )
         };
         self.update_if(member_key(backlog, submitter), change, condition)

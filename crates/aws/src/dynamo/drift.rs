@@ -26,7 +26,7 @@ use super::{
     item::{Item, number, number_of},
     launch_batches::LaunchBatch,
     limits::{counter_key, reading},
-    table::{Freshness, WriteCondition},
+    table::{Condition, Freshness},
 };
 
 /// All pools.
@@ -262,7 +262,7 @@ impl DynamoStore {
         if by != 0 {
             tracing::warn!(limit_key = %counter.key, correction = by, "a counter was off and is corrected");
         }
-        let unchanged = WriteCondition::new(
+        let unchanged = Condition::new(
             "attribute_not_exists(corrections) OR corrections = :corrections",
             [
                 (":corrections", number(counter.corrections)),

@@ -19,7 +19,7 @@ use super::{
     },
     limits::{UNUSED, counter_key},
     state,
-    table::{AGAIN, WriteCondition, pause},
+    table::{AGAIN, Condition, pause},
 };
 
 /// Both items of a record that cannot be read.
@@ -60,18 +60,18 @@ impl Broken {
     }
 
     /// The condition that nobody has written the state since it was read.
-    fn unchanged(&self) -> WriteCondition {
+    fn unchanged(&self) -> Condition {
         let of = |name: &str| self.state.get(name).cloned();
         match (of("revision"), of(MARK)) {
-            (Some(revision), Some(mark)) => WriteCondition::new(
+            (Some(revision), Some(mark)) => Condition::new(
                 "revision = :revision AND mark = :mark",
                 [(":revision", revision), (":mark", mark)],
             ),
             (Some(revision), None) => {
-                WriteCondition::new("revision = :revision", [(":revision", revision)])
+                Condition::new("revision = :revision", [(":revision", revision)])
             }
-            (None, Some(mark)) => WriteCondition::new("mark = :mark", [(":mark", mark)]),
-            (None, None) => WriteCondition::new("attribute_exists(pk)", []),
+            (None, Some(mark)) => Condition::new("mark = :mark", [(":mark", mark)]),
+            (None, None) => Condition::new("attribute_exists(pk)", []),
         }
     }
 }
@@ -138,7 +138,7 @@ impl DynamoStore {
         let held = self.in_use(&traces).await?;
         let mut writes = vec![
             self.delete_part(state_key(id), broken.unchanged())?,
-            self.delete_part(request_key(id), WriteCondition::default())?,
+            self.delete_part(request_key(id), Condition::default())?,
         ];
         for allocation in &held {
             writes.push(self.less(allocation)?);
@@ -210,10 +210,10 @@ impl DynamoStore {
         let tasks = task_ids.iter().map(|id| {
             (
                 Key::single('T', id),
-                WriteCondition::new("attribute_exists(pk)", []),
+                Condition::new("attribute_exists(pk)", []),
             )
         });
-        let own = || WriteCondition::new("holder = :id", [(":id", text(id.as_str()))]);
+        let own = || Condition::new("holder = :id", [(":id", text(id.as_str()))]);
         let claim = broken.claim().map(|key| (Key::single('C', key), own()));
         for (key, condition) in tasks.chain(claim) {
             if let Err(error) = self.delete_if(key, condition).await {

@@ -9,7 +9,7 @@ use domain::{
 use super::{
     DynamoStore,
     item::{Item, Key, expiry, form_of, has_expired, item_of, number},
-    table::WriteCondition,
+    table::Condition,
 };
 
 /// The partition of all work of a kind, by group. It has few items, each read by whatever starts a
@@ -47,7 +47,7 @@ impl DynamoStore {
         let mut item = item_of(key::<W>(&before.group), &after, &before.unknown)?;
         item.insert("expires".to_owned(), number(expiry(work.expires_at())));
         // Expired work may still be in the table, and counts as none.
-        let unchanged = WriteCondition::new(
+        let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision OR expires <= :now",
             [
                 (":revision", number(before.revision)),

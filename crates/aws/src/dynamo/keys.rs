@@ -10,7 +10,7 @@ use domain::{
 use super::{
     DynamoStore, SERVICE,
     item::{Item, Key, expiry, item_of, number, text, text_of, value_of},
-    table::{AGAIN, WriteCondition, pause},
+    table::{AGAIN, Condition, pause},
 };
 
 /// The partition of all keys by name. There are few, and they are seldom written.
@@ -64,7 +64,7 @@ impl Keys for DynamoStore {
 
     /// Conditional on the name and on the id being free.
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
-        let free = WriteCondition::absent;
+        let free = Condition::absent;
         let writes = vec![
             self.put_key(by_id(&key.id), key, free())?,
             self.put_key(by_name(&key.name), key, free())?,
@@ -78,21 +78,21 @@ impl Keys for DynamoStore {
         // The previous keys change only together with the id, and the write is conditional on the
         // id.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
-        let unchanged = WriteCondition::new("id = :id", [(":id", text(&old.id))]);
+        let unchanged = Condition::new("id = :id", [(":id", text(&old.id))]);
         let mut writes = vec![
-            self.put_key(by_id(&new.id), new, WriteCondition::absent())?,
+            self.put_key(by_id(&new.id), new, Condition::absent())?,
             self.put_key(by_name(&new.name), new, unchanged)?,
             match new.keeps(&old.id) {
                 true => self.put_key(
                     by_id(&old.id),
                     old,
-                    WriteCondition::new("attribute_exists(pk)", []),
+                    Condition::new("attribute_exists(pk)", []),
                 )?,
-                false => self.delete_part(by_id(&old.id), WriteCondition::default())?,
+                false => self.delete_part(by_id(&old.id), Condition::default())?,
             },
         ];
         for id in previous_of(&before).filter(|id| !new.keeps(id)) {
-            writes.push(self.delete_part(by_id(id), WriteCondition::default())?);
+            writes.push(self.delete_part(by_id(id), Condition::default())?);
         }
         self.all_or_nothing(&writes).await
     }
@@ -107,8 +107,8 @@ impl Keys for DynamoStore {
             };
             let id = id_of(&item)?;
             let ids = std::iter::once(id).chain(previous_of(&item));
-            let by_ids = ids.map(|id| self.delete_part(by_id(id), WriteCondition::default()));
-            let unchanged = WriteCondition::new("id = :id", [(":id", text(id))]);
+            let by_ids = ids.map(|id| self.delete_part(by_id(id), Condition::default()));
+            let unchanged = Condition::new("id = :id", [(":id", text(id))]);
             let writes: Vec<_> = by_ids
                 .chain([self.delete_part(by_name(name), unchanged)])
                 .collect::<Result<_, _>>()?;
@@ -129,7 +129,7 @@ impl DynamoStore {
         &self,
         at: Key,
         key: &KeyRecord,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<TransactWriteItem, PortError> {
         let mut item = item_of(at, key, &key.unknown)?;
         if let Some(until) = key.expires_at {

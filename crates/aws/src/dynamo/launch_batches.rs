@@ -22,7 +22,7 @@ use super::{
     DynamoStore,
     drift::seen_records::SeenRecords,
     item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, small_item, text, ulid},
-    table::{Freshness, WriteCondition},
+    table::{Condition, Freshness},
 };
 use crate::system::System;
 
@@ -133,7 +133,7 @@ impl DynamoStore {
     ) -> Result<(), PortError> {
         if let Some(key) = self.memory.take_batch(ids.len(), TOGETHER, now) {
             let added = AttributeValue::L(ids.iter().map(|id| text(ulid(id))).collect());
-            let there = WriteCondition::new(
+            let there = Condition::new(
                 "attribute_exists(pk)",
                 [
                     (":ids", added),
@@ -208,11 +208,11 @@ impl DynamoStore {
         let departed = batch.has_departed(at);
         // Ids that were added since the batch was read stay.
         let unchanged = |more: Option<(&'static str, AttributeValue)>| match batch.additions {
-            None => WriteCondition::new(
+            None => Condition::new(
                 "attribute_exists(pk) AND attribute_not_exists(additions)",
                 more,
             ),
-            Some((count, _)) => WriteCondition::new(
+            Some((count, _)) => Condition::new(
                 "additions = :additions",
                 more.into_iter().chain([(":additions", number(count))]),
             ),

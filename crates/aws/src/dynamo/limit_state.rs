@@ -6,7 +6,7 @@ use domain::{limit::LimitKey, ports::PortError, scheduler::state::LimitState};
 use super::{
     DynamoStore,
     item::{Item, Key, expiry, form_of, item_of, number, number_of},
-    table::WriteCondition,
+    table::Condition,
 };
 
 /// How long the unchanged state of a lock's or a group's backlog is kept. Locks and groups can have
@@ -59,7 +59,7 @@ impl DynamoStore {
                 number(expiry((self.now)() + UNCHANGED)),
             );
         }
-        let unchanged = WriteCondition::new(
+        let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision",
             [(":revision", number(before.revision))],
         );

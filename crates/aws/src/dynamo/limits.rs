@@ -28,7 +28,7 @@ use super::{
     DynamoStore, SERVICE,
     drift::look::Reading,
     item::{Item, Key, expiry, number, number_of, small_item},
-    table::{AGAIN, WriteCondition, pause},
+    table::{AGAIN, Condition, pause},
 };
 use crate::error::{Fault, Remedy};
 
@@ -287,7 +287,7 @@ impl DynamoStore {
             ("changes", number(changes + 1)),
         ];
         let item = small_item(Key::single('B', key), item);
-        let unchanged = WriteCondition::new(
+        let unchanged = Condition::new(
             "attribute_not_exists(pk) OR changes = :changes",
             [(":changes", number(changes))],
         );

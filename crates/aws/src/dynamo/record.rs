@@ -34,7 +34,7 @@ use super::{
     limits::LimitChange,
     request::RequestItem,
     state::{self, REQUEST, STATE, StateItem},
-    table::{AGAIN, Freshness, WriteCondition, Wrote, pause},
+    table::{AGAIN, Condition, Freshness, Wrote, pause},
 };
 use crate::{
     error::{Fault, Remedy, failed},
@@ -173,7 +173,7 @@ impl DynamoStore {
         claim: &Claim,
     ) -> Result<Created, PortError> {
         let now = execution.submitted_at;
-        let free = WriteCondition::new(
+        let free = Condition::new(
             "attribute_not_exists(pk) OR expires_at <= :now OR (digest = :digest AND holder = :id)",
             [
                 (":now", number(now.timestamp_millis())),
@@ -230,7 +230,7 @@ impl DynamoStore {
         let ((), (), wrote) = futures_util::future::try_join3(
             self.note_submission(execution),
             self.note_whereabouts(execution),
-            self.put_if(request.clone(), WriteCondition::absent()),
+            self.put_if(request.clone(), Condition::absent()),
         )
         .await?;
         match self.write_state(None, execution, &[]).await {
@@ -309,8 +309,8 @@ impl DynamoStore {
         let mark = number(System.bits() >> 64);
         state.insert(MARK.to_owned(), mark.clone());
         let condition = match before {
-            None => WriteCondition::absent(),
-            Some(before) => WriteCondition::new(
+            None => Condition::absent(),
+            Some(before) => Condition::new(
                 "revision = :revision",
                 [(":revision", number(before.revision))],
             ),
@@ -349,7 +349,7 @@ impl DynamoStore {
     async fn transact(
         &self,
         state: Item,
-        condition: &WriteCondition,
+        condition: &Condition,
         changes: &[LimitChange],
     ) -> Result<(), UpdateError> {
         let mut busy = String::new();
@@ -382,7 +382,7 @@ impl DynamoStore {
     fn writes(
         &self,
         state: Item,
-        condition: &WriteCondition,
+        condition: &Condition,
         changes: &[LimitChange],
     ) -> Result<Vec<TransactWriteItem>, PortError> {
         let now: Timestamp = (self.now)();

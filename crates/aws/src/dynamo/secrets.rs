@@ -8,7 +8,7 @@ use domain::{
 use super::{
     DynamoStore,
     item::{Item, Key, form_of, item_of, text_of, value_of},
-    table::WriteCondition,
+    table::Condition,
 };
 
 /// The partition of all secrets by name. There are few, and they are seldom written.
@@ -71,7 +71,7 @@ impl DynamoStore {
     /// # Errors
     /// If the table does not answer.
     pub async fn remove_secret(&self, name: &str) -> Result<bool, PortError> {
-        self.delete_if(key(name), WriteCondition::new("attribute_exists(pk)", []))
+        self.delete_if(key(name), Condition::new("attribute_exists(pk)", []))
             .await
     }
 }

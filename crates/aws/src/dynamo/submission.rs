@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{
     DynamoStore,
     item::{Item, Key, expiry, number, number_of, small_item},
-    table::{WriteCondition, Wrote},
+    table::{Condition, Wrote},
 };
 
 /// Executions written at the same time. A request has at most 500, and each takes two writes of
@@ -58,7 +58,7 @@ impl DynamoStore {
         expires_at: Timestamp,
     ) -> Result<Timestamp, PortError> {
         let free = "attribute_not_exists(pk) OR expires_at <= :now";
-        let free = WriteCondition::new(free, [(":now", number(now.timestamp_millis()))]);
+        let free = Condition::new(free, [(":now", number(now.timestamp_millis()))]);
         match self.put_if(item_of(key, now, expires_at), free).await? {
             Wrote::Yes(_) => Ok(now),
             Wrote::No(taken) => {

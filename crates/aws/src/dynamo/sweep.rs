@@ -5,7 +5,7 @@ use domain::{history::Cursor, ports::PortError};
 use super::{
     DynamoStore,
     item::{Key, small_item, text, text_of},
-    table::WriteCondition,
+    table::Condition,
 };
 
 fn key() -> Key {
@@ -23,7 +23,7 @@ impl DynamoStore {
     pub(super) async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let Some(at) = at else {
             return self
-                .delete_if(key(), WriteCondition::new("attribute_exists(pk)", []))
+                .delete_if(key(), Condition::new("attribute_exists(pk)", []))
                 .await
                 .map(drop);
         };

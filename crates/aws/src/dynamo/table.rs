@@ -32,9 +32,8 @@ use crate::{
     system::System,
 };
 
-/// Most executions in one BatchGetItem: it takes 100 keys (DynamoDB API reference), and an
-/// execution has two.
-const BATCH: usize = 50;
+/// Most keys in one BatchGetItem (DynamoDB API reference).
+const BATCH: usize = 100;
 /// Batches requested at the same time, which bounds the connections that one read takes.
 const BATCHES: usize = 8;
 /// How often DynamoDB is asked again for what it left out of a batch, or a transaction that met
@@ -56,14 +55,14 @@ pub(super) enum Freshness {
     Recent,
 }
 
-/// A condition, and the values it names.
+/// A condition on a write or on the keys of a query, and the values it names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct WriteCondition {
+pub(super) struct Condition {
     pub(super) text: &'static str,
     pub(super) values: HashMap<String, AttributeValue>,
 }
 
-impl WriteCondition {
+impl Condition {
     /// The keys of `values` are the names used in the text, with their colons.
     pub(super) fn new<'a>(
         text: &'static str,
@@ -188,7 +187,7 @@ impl DynamoStore {
     pub(super) async fn put_if(
         &self,
         item: Item,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<Wrote, PortError> {
         let call = self
             .client
@@ -226,7 +225,7 @@ impl DynamoStore {
         &self,
         key: Key,
         change: &str,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<bool, PortError> {
         let call = self
             .client
@@ -251,7 +250,7 @@ impl DynamoStore {
     pub(super) async fn delete_if(
         &self,
         key: Key,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<bool, PortError> {
         let call = self
             .client
@@ -274,7 +273,7 @@ impl DynamoStore {
     pub(super) fn put_part(
         &self,
         item: Item,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<TransactWriteItem, PortError> {
         let put = Put::builder()
             .table_name(&self.table)
@@ -291,7 +290,7 @@ impl DynamoStore {
     pub(super) fn delete_part(
         &self,
         key: Key,
-        condition: WriteCondition,
+        condition: Condition,
     ) -> Result<TransactWriteItem, PortError> {
         let delete = Delete::builder()
             .table_name(&self.table)
@@ -341,6 +340,36 @@ impl DynamoStore {
         begins: &str,
         freshness: Freshness,
     ) -> Result<Vec<Item>, PortError> {
+        let wanted = match begins {
+            "" => Condition::new("pk = :pk", [(":pk", text(pk))]),
+            begins => Condition::new(
+                "pk = :pk AND begins_with(sk, :sk)",
+                [(":pk", text(pk)), (":sk", text(begins))],
+            ),
+        };
+        self.all_of(wanted, freshness).await
+    }
+
+    /// Every item in a partition of the table whose sort key is between these, which may be out of
+    /// date.
+    pub(super) async fn range(
+        &self,
+        pk: &str,
+        from: &str,
+        to: &str,
+    ) -> Result<Vec<Item>, PortError> {
+        let wanted = Condition::new(
+            "pk = :pk AND sk BETWEEN :from AND :to",
+            [(":pk", text(pk)), (":from", text(from)), (":to", text(to))],
+        );
+        self.all_of(wanted, Freshness::Recent).await
+    }
+
+    async fn all_of(
+        &self,
+        wanted: Condition,
+        freshness: Freshness,
+    ) -> Result<Vec<Item>, PortError> {
         let mut start = None;
         let mut items = Vec::new();
         loop {
@@ -348,15 +377,9 @@ impl DynamoStore {
                 .client
                 .query()
                 .table_name(&self.table)
-                .consistent_read(freshness == Freshness::LastWritten);
-            let call = match begins {
-                "" => call.key_condition_expression("pk = :pk"),
-                begins => call
-                    .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
-                    .expression_attribute_values(":sk", text(begins)),
-            };
-            let call = call
-                .expression_attribute_values(":pk", text(pk))
+                .consistent_read(freshness == Freshness::LastWritten)
+                .key_condition_expression(wanted.text)
+                .set_expression_attribute_values(given(wanted.values.clone()))
                 .set_exclusive_start_key(start);
             let output = call.send().await.map_err(failed(SERVICE))?;
             items.extend(output.items.unwrap_or_default());
@@ -373,9 +396,22 @@ impl DynamoStore {
         ids: &[ExecutionId],
         freshness: Freshness,
     ) -> Result<Vec<Item>, PortError> {
-        let batches: Vec<_> = ids
+        let keys: Vec<_> = ids
+            .iter()
+            .flat_map(|id| [request_key(id), state_key(id)])
+            .collect();
+        self.items_of(&keys, freshness).await
+    }
+
+    /// The items of these keys, each given once, in no particular order.
+    pub(super) async fn items_of(
+        &self,
+        keys: &[Key],
+        freshness: Freshness,
+    ) -> Result<Vec<Item>, PortError> {
+        let batches: Vec<_> = keys
             .chunks(BATCH)
-            .map(|ids| self.batch(ids, freshness))
+            .map(|keys| self.batch(keys, freshness))
             .collect();
         stream::iter(batches)
             .buffer_unordered(BATCHES)
@@ -383,15 +419,8 @@ impl DynamoStore {
             .await
     }
 
-    async fn batch(
-        &self,
-        ids: &[ExecutionId],
-        freshness: Freshness,
-    ) -> Result<Vec<Item>, PortError> {
-        let mut keys: Vec<Item> = ids
-            .iter()
-            .flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()])
-            .collect();
+    async fn batch(&self, keys: &[Key], freshness: Freshness) -> Result<Vec<Item>, PortError> {
+        let mut keys: Vec<Item> = keys.iter().cloned().map(Key::into_item).collect();
         let mut items = Vec::new();
         for round in 0..AGAIN {
             let wanted = KeysAndAttributes::builder()

@@ -11,7 +11,7 @@ use domain::{
 use super::{
     DynamoStore, SERVICE,
     item::{Item, Key, expiry, item_of, number, value_of},
-    table::{WriteCondition, Wrote},
+    table::{Condition, Wrote},
 };
 
 const WHAT: &str = "the record of an upload";
@@ -47,7 +47,7 @@ impl UploadRecords for DynamoStore {
     ) -> Result<UploadBatch, PortError> {
         let mut item = item_of(key(attempt, batch.number), batch, &Unknown::default())?;
         item.insert("expires".to_owned(), number(expiry(expires_at)));
-        match self.put_if(item, WriteCondition::absent()).await? {
+        match self.put_if(item, Condition::absent()).await? {
             Wrote::Yes(_) => Ok(batch.clone()),
             Wrote::No(Some(there)) => batch_of(there),
             Wrote::No(None) => Err(PortError::unavailable(

@@ -69,5 +69,6 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
     .execute([])?;
     crate::store::submissions::forget(db, before)?;
     crate::store::groups::forget(db, before)?;
+    crate::store::statistics::forget(db, before)?;
     Ok(pruned)
 }

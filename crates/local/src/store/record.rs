@@ -10,12 +10,13 @@ use domain::{
     limit::{Admission, Allocation, LimitKey},
     ports::{Claim, Created, PortError},
     scheduler::fair,
+    statistics::RunEnd,
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::{
     columns::{self, Raw},
-    limits,
+    limits, statistics,
 };
 use crate::{
     database::{WorkerId, count, integer, millis},
@@ -62,6 +63,8 @@ pub(super) struct New {
     priority: i32,
     task_ids: Vec<TaskId>,
     usage: BTreeMap<String, i64>,
+    /// The end of the run, if it is recorded as ended: a member of a cancelled group is.
+    end: Option<RunEnd>,
 }
 
 impl New {
@@ -75,6 +78,7 @@ impl New {
             priority: execution.request.priority,
             task_ids: task_ids(execution).collect(),
             usage: difference(&[], &execution.allocations()),
+            end: RunEnd::of(execution),
         })
     }
 }
@@ -123,6 +127,9 @@ pub(super) fn create(
     }
     note_task_ids(db, &new.row.id, &new.task_ids)?;
     limits::change(db, &new.usage)?;
+    if let Some(end) = &new.end {
+        statistics::count(db, end)?;
+    }
     Ok(Came::New)
 }
 
@@ -192,6 +199,8 @@ pub(super) struct RecordChange {
     admissions: Vec<Admission>,
     /// The entry that this start uses up, in each backlog that it passed.
     started: Vec<BacklogEntry>,
+    /// The end of the run, if this change ends it.
+    end: Option<RunEnd>,
 }
 
 impl RecordChange {
@@ -210,6 +219,7 @@ impl RecordChange {
             from_revision: integer(before.revision),
             only_record: before.status() == after.status()
                 && before.backlog_entry() == after.backlog_entry(),
+            end: RunEnd::of(after).filter(|_| before.end().is_none()),
             task_ids: task_ids(after)
                 .filter(|task_id| !known.contains(task_id))
                 .collect(),
@@ -251,6 +261,9 @@ pub(super) fn update(db: &Connection, change: &RecordChange) -> rusqlite::Result
     limits::change(db, &change.usage)?;
     for backlog_entry in &change.started {
         charge(db, backlog_entry, &worker)?;
+    }
+    if let Some(end) = &change.end {
+        statistics::count(db, end)?;
     }
     Ok(WriteVerdict::Written)
 }

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use domain::{message::QueueName, ports::Clock};
+use domain::{
+    id::ExecutionId,
+    message::QueueName,
+    ports::{Clock, PortError},
+};
 use pipeline::{
     auth::Auth,
     definitions::Registered,
     launcher::{Heads, Launcher, Pace},
     state_tracker::StateTracker,
+    statistics,
     submit::Submit,
 };
 
@@ -104,6 +109,11 @@ impl Environment {
             system,
             settings,
         }
+    }
+
+    /// Counts the ends of these executions.
+    pub(super) async fn count(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
+        statistics::count(&self.wire, self.system.now(), ids).await
     }
 
     pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {

@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use domain::{
     Timestamp,
     ecs::{RunTaskInput, StopCode, Task},
@@ -17,6 +17,7 @@ use domain::{
     limit::LimitKey,
     ports::{Clock, ReadStore, SweepStore},
     request::{IdempotencyKey, SubmitRequest},
+    statistics::{DatedTally, Dimension, RunEnd, Slot, Tally},
 };
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -461,6 +462,31 @@ impl Rules {
         });
     }
 
+    /// Checks that the statistics count each run once.
+    fn are_counted_once(&self, world: &World, records: &BTreeMap<ExecutionId, Execution>) {
+        for dimension in Dimension::STORED {
+            let each = records.values().filter_map(RunEnd::of).map(|end| {
+                let mut tally = Tally::default();
+                tally.add(&end);
+                DatedTally {
+                    day: end.day(),
+                    slot: end.slot(dimension),
+                    tally,
+                }
+            });
+            let wanted = counts(each);
+            let tallies = world
+                .store
+                .tallies(dimension, NaiveDate::MIN..=NaiveDate::MAX);
+            let counted = counts(now(tallies));
+            self.check(world, counted == wanted, || {
+                format!(
+                    "by {dimension}, {counted:?} are counted and {wanted:?} have ended (rule 10)"
+                )
+            });
+        }
+    }
+
     /// Checks the rules once everything is over.
     pub(super) fn at_rest(&self, world: &World) {
         let mut records = BTreeMap::new();
@@ -527,6 +553,7 @@ impl Rules {
         self.check(world, backlogs.is_empty(), || {
             format!("somebody stands in {backlogs:?} (rule 10)")
         });
+        self.are_counted_once(world, &records);
         let alive = live_tasks(world);
         self.check(world, alive.is_empty(), || {
             format!("tasks of {alive:?} still run (rule 6)")
@@ -624,7 +651,20 @@ impl Rules {
     }
 }
 
-/// What the store returns at this moment. It answers at once.
+/// How many runs are in each slot of a dimension, and how many of them succeeded.
+fn counts(
+    tallies: impl IntoIterator<Item = DatedTally>,
+) -> BTreeMap<(NaiveDate, Slot), (u64, u64)> {
+    let mut counts: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+    for DatedTally { day, slot, tally } in tallies {
+        let (runs, succeeded) = counts.entry((day, slot)).or_default();
+        *runs += tally.runs;
+        *succeeded += tally.succeeded;
+    }
+    counts
+}
+
+/// The store's answer at this moment. It answers at once.
 fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer
         .now_or_never()

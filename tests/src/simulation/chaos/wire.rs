@@ -1,8 +1,9 @@
 //! The ports as a process sees them. Each call takes time, may have no answer, and may have been
 //! carried out even so.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
+use chrono::NaiveDate;
 use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
@@ -17,13 +18,14 @@ use domain::{
     ports::{
         AccountQuotas, Claim, Clock, Created, Definitions, Described, KeyLookup, Keys, LaunchError,
         LaunchStore, LogLine, LogPage, Logs, PortError, Queue, ReadError, ReadStore, Secrets,
-        SweepStore, Tasks, Update, UpdateError, WriteStore,
+        StatisticsStore, SweepStore, Tasks, Update, UpdateError, WriteStore,
     },
     principal::Principal,
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
     secret::SecretRecord,
+    statistics::{DatedTally, DayStatistics, Dimension, RunEnd},
     task::TaskDefinition,
 };
 
@@ -79,6 +81,13 @@ impl Wire {
         self.call(|| what.to_owned(), act).await
     }
 
+    /// Lets the stream tell that the record of an ended execution was written.
+    fn tell_of_end(&self, execution: &Execution) {
+        if execution.end().is_some() {
+            self.world.stream.tell(&execution.id);
+        }
+    }
+
     /// Makes a conditional write of one record, at the moment when it is carried out.
     async fn write(
         &self,
@@ -92,6 +101,7 @@ impl Wire {
         let written = self.world.store.update(before, after, admissions).await?;
         self.tell(|| super::rules::change(before, &written));
         self.world.rules.changed(&self.world, before, &written);
+        self.tell_of_end(&written);
         Ok(written)
     }
 }
@@ -133,6 +143,15 @@ impl ReadStore for Wire {
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.read("usage", self.world.store.usage(key)).await
     }
+
+    async fn tallies(
+        &self,
+        dimension: Dimension,
+        days: RangeInclusive<NaiveDate>,
+    ) -> Result<Vec<DatedTally>, PortError> {
+        self.read("tallies", self.world.store.tallies(dimension, days))
+            .await
+    }
 }
 
 impl WriteStore for Wire {
@@ -143,6 +162,7 @@ impl WriteStore for Wire {
     ) -> Result<Created, PortError> {
         let act = async {
             let created = self.world.store.create(execution, claim).await?;
+            self.tell_of_end(execution);
             self.tell(|| {
                 format!(
                     "records {} ({}): {created:?}",
@@ -177,6 +197,8 @@ impl WriteStore for Wire {
                 some.iter().map(|e| &e.id).collect::<Vec<_>>()
             )
         });
+        some.iter()
+            .for_each(|execution| self.tell_of_end(execution));
         let created = store.create_all(some).await?;
         time.sleep(fate.latency()).await;
         if struck {
@@ -338,6 +360,48 @@ impl SweepStore for Wire {
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.read("set the bookmark", self.world.store.set_bookmark(at))
             .await
+    }
+}
+
+impl StatisticsStore for Wire {
+    async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
+        let mut loaded = self
+            .read("load all", self.world.store.load_all(ids))
+            .await?;
+        // An eventually consistent read may miss what was just written.
+        if self.world.fate.strikes(|weather| weather.conflict) {
+            loaded.pop();
+        }
+        Ok(loaded)
+    }
+
+    async fn day_statistics(
+        &self,
+        day: NaiveDate,
+        ends: &[RunEnd],
+    ) -> Result<DayStatistics, PortError> {
+        self.read(
+            "a day's statistics",
+            self.world.store.day_statistics(day, ends),
+        )
+        .await
+    }
+
+    async fn set_day_statistics(
+        &self,
+        before: &DayStatistics,
+        after: &DayStatistics,
+        counted: &[RunEnd],
+    ) -> Result<bool, PortError> {
+        let World { fate, store, .. } = &*self.world;
+        if fate.strikes(|weather| weather.conflict) {
+            return Ok(false);
+        }
+        self.call(
+            || format!("count {} ends", counted.len()),
+            store.set_day_statistics(before, after, counted),
+        )
+        .await
     }
 }
 
