@@ -439,7 +439,7 @@ pub struct ReportRow {
     pub tally: Tally,
 }
 
-/// What a store counted on some days, by one dimension.
+/// The counts of some days, by one dimension.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatsReport {
     /// The rows: days with the newest first, others with those of the most runs first, and the
