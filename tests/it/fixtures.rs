@@ -252,9 +252,7 @@ mod dynamo {
         history::Filter,
         id::ExecutionId,
         limit::{CapacityPool, LimitKey},
-        ports::{
-            Created, Definitions, Keys, LaunchStore, ReadStore, Secrets, SweepStore, WriteStore,
-        },
+        ports::{Created, Definitions, Keys, ReadStore, Secrets, SweepStore, WriteStore},
         transition::Observation,
     };
     use tests::{

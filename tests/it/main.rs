@@ -19,6 +19,7 @@ mod hot_key;
 mod infra;
 mod launchers;
 mod logs;
+mod metrics;
 mod priced;
 mod property;
 mod rerun;

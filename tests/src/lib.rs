@@ -9,6 +9,7 @@ pub mod insights;
 pub mod json_protocol;
 pub mod loaded;
 pub mod logged;
+pub mod measured;
 pub mod memory;
 pub mod meter;
 pub mod operator;

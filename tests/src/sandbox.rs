@@ -316,6 +316,20 @@ impl Sandbox {
         self.local(&["status", id, "-o", "json"]).exits(0).json()
     }
 
+    /// Gives the record of a run a value that no release knows, so that it cannot be read.
+    ///
+    /// # Panics
+    /// When there is no such record.
+    pub fn spoil(&self, id: &str) {
+        let sql = "UPDATE executions SET record = json_set(record, '$.request.arch', 'mips') WHERE id = ?1";
+        let file = rusqlite::Connection::open(self.store().join("store.sqlite"));
+        let changed = file.and_then(|file| {
+            file.busy_timeout(Duration::from_secs(10))?;
+            file.execute(sql, [id])
+        });
+        assert_eq!(changed, Ok(1), "{id}");
+    }
+
     /// Waits until a run has this status.
     pub fn until_status(&self, id: &str, status: &str) {
         eventually(&format!("{id} is {status}"), || {

@@ -37,6 +37,7 @@ use pipeline::{
 use crate::{
     clock::Scaled,
     ecs::{Account, Counts, Delivery, Ecs, Kind, Operation, Shape, port::InProcess, wire::Wire},
+    measured,
     memory::{MemoryQueue, MemoryStore, Meter},
     meter::FUNCTION,
 };
@@ -168,6 +169,9 @@ pub struct Outcome {
     pub meter: Meter,
     /// Messages sent and received, over both queues.
     pub messages: (u64, u64),
+    /// The lines of metrics that functions wrote, if this thread measures
+    /// ([`measured::on_this_thread`]).
+    pub metrics: String,
     /// The records at the end, in the order of their submission.
     pub records: Vec<Execution>,
 }
@@ -257,6 +261,8 @@ struct World<W: Way> {
     /// When the state tracker heard of the end of each attempt, and whose attempt it was.
     freed: Mutex<Vec<(Timestamp, ExecutionId)>>,
     invocations: Mutex<Invocations>,
+    /// The lines of metrics that functions wrote, if this thread measures.
+    metrics: Mutex<String>,
 }
 
 /// The invocations of functions by their source: how many, and how long they took together.
@@ -291,13 +297,16 @@ impl<W: Way> World<W> {
             starts: Mutex::default(),
             freed: Mutex::default(),
             invocations: Mutex::default(),
+            metrics: Mutex::default(),
         })
     }
 
     /// An invocation of a function, which is counted.
     async fn invoke<T>(&self, source: &'static str, work: impl Future<Output = T>) -> T {
         let begun = self.clock.now();
-        let done = FUNCTION.scope(source, work).await;
+        let measured = measured::invocation(|| self.clock.now(), work);
+        let (done, lines) = FUNCTION.scope(source, measured).await;
+        script::locked(&self.metrics).push_str(&lines);
         let mut invocations = script::locked(&self.invocations);
         let (count, time) = invocations.entry(source).or_default();
         *count += 1;
@@ -444,6 +453,7 @@ impl<W: Way<Store = MemoryStore>> World<W> {
                 .iter()
                 .map(|(at, _)| *at)
                 .collect(),
+            metrics: script::locked(&self.metrics).clone(),
             records,
         }
     }

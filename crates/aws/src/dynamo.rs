@@ -23,7 +23,7 @@ use domain::{
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
-    limit::{Admission, LimitKey, RateKey, Usage},
+    limit::{Admission, BacklogSize, LimitKey, RateKey, Usage},
     ports::{
         Claim, Created, LaunchStore, PortError, ReadStore, StatisticsStore, SweepStore, Update,
         UpdateError, WriteStore,
@@ -145,6 +145,20 @@ impl ReadStore for DynamoStore {
         self.ahead(entry, exact).await
     }
 
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        self.backlog(key, now, limit).await
+    }
+
+    /// Eventually consistent.
+    async fn backlog_sizes(&self, most: u32) -> Result<Vec<BacklogSize>, PortError> {
+        self.backlog_sizes(most).await
+    }
+
     async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
         self.limit_state(key).await
     }
@@ -221,15 +235,6 @@ impl WriteStore for DynamoStore {
 }
 
 impl LaunchStore for DynamoStore {
-    async fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<BacklogEntry>, PortError> {
-        self.backlog(key, now, limit).await
-    }
-
     /// Conditional on the revision.
     async fn set_limit_state(
         &self,

@@ -9,6 +9,7 @@ pub mod ecs;
 pub mod error;
 pub mod events;
 pub mod logs;
+pub mod metrics;
 pub mod quotas;
 pub mod settings;
 pub mod sqs;

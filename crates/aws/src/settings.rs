@@ -67,7 +67,7 @@ const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that require it, and the functions that can run without it.
-const VARIABLES: [(&str, &[Function], &[Function]); 36] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 37] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -107,6 +107,8 @@ const VARIABLES: [(&str, &[Function], &[Function]); 36] = [
     // The launcher of the release before was not given it, so it starts without.
     ("MYCLI_PRICES", &[], &[Launcher]),
     ("MYCLI_EVENT_BUS", &[StateTracker], &[]),
+    // Empty in a stack without metrics. The functions of the release before were not given it.
+    ("MYCLI_METRICS_NAMESPACE", &[], &[Launcher, StateTracker]),
 ];
 
 /// The names of a stack and of its parts. A variable that a function is not given is empty here.
@@ -128,6 +130,8 @@ pub struct Names {
     pub event_bus: String,
     /// The bucket of the files that runs keep.
     pub artifacts_bucket: String,
+    /// The namespace of the stack's metrics in CloudWatch; empty if it has none.
+    pub metrics_namespace: String,
 }
 
 /// All settings of a function.
@@ -201,6 +205,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             control_queue_url: self.text("MYCLI_CONTROL_QUEUE_URL"),
             event_bus: self.text("MYCLI_EVENT_BUS"),
             artifacts_bucket: self.text("MYCLI_ARTIFACTS_BUCKET"),
+            metrics_namespace: self.text("MYCLI_METRICS_NAMESPACE"),
         }
     }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     execution::{Execution, ExecutionStatus},
     history::{Filter, Loaded, PAGE_MAX},
-    ports::{LaunchStore, PortError, ReadStore, SweepStore},
+    ports::{PortError, ReadStore, SweepStore},
 };
 
 use crate::{Account, stack::StackView};

@@ -292,6 +292,56 @@ pub struct ArtifactView {
     pub url: String,
 }
 
+/// A page of the limits and of what waits for them: the answer to `GET /backlogs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BacklogsPage {
+    /// The pools, then locks, then groups, each by name.
+    pub backlogs: Vec<BacklogView>,
+    /// The cursor of the next page; `null` at the end.
+    pub next_cursor: Option<String>,
+}
+
+/// A limit, and the runs that wait for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BacklogView {
+    /// The limit's key: `pool:fargate-spot`, `lock:NAME`, `group:NAME`.
+    pub limit: String,
+    /// How much of it is in use: vCPUs of a pool, holders of a lock, running members of a group.
+    pub used: f64,
+    /// The most that may be in use; `null` for no limit.
+    pub max: Option<f64>,
+    /// How many vCPUs of the pool were in use when ECS refused more, until more was accepted; `null`
+    /// if ECS refuses none.
+    pub adaptive_limit: Option<f64>,
+    /// Why the first run waits, in words; `null` if none waits.
+    pub reason: Option<String>,
+    /// Since when the backlog does not move by itself.
+    pub held_since: Option<Timestamp>,
+    /// How many runs wait; of each submitter 1,000 at most are counted.
+    pub runs: u32,
+    /// When the one that waits longest was submitted.
+    pub oldest_at: Option<Timestamp>,
+    /// The runs that are next, in order. Those whose time has not come are left out.
+    pub entries: Vec<BacklogEntryView>,
+}
+
+/// A run that waits for a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogEntryView {
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// Its position, from 1.
+    pub position: u32,
+    /// About how many seconds it will still wait, if that can be estimated.
+    pub estimate_seconds: Option<u64>,
+    /// The submitter's principal. An old run without one has the name of its key.
+    pub submitted_by_id: String,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Its priority among those of the same submitter.
+    pub priority: i32,
+}
+
 /// Why an execution waits, and at which position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WaitingForm", into = "WaitingForm")]
@@ -350,9 +400,6 @@ impl From<WaitingForm> for WaitingView {
     }
 }
 
-/// The capacity of an attempt on one machine.
-const MACHINE: &str = "machine";
-
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
@@ -387,12 +434,7 @@ impl AttemptView {
         let end = attempt.closed.as_ref();
         Self {
             attempt: attempt.number,
-            capacity: match attempt.pool {
-                CapacityPool::FargateSpot => "spot",
-                CapacityPool::Fargate => "on-demand",
-                CapacityPool::Machine => MACHINE,
-            }
-            .into(),
+            capacity: attempt.pool.capacity().into(),
             task_arn: attempt.task_arn.clone(),
             log_stream: attempt.task_arn.as_ref().map(TaskArn::log_stream),
             launched_at: attempt.launched_at,
@@ -425,7 +467,9 @@ impl ExecutionView {
         // An attempt without both was refused, and started nothing.
         let launched = |one: &AttemptView| one.task_arn.is_some() || one.stopped_at.is_some();
         let was_launched = self.attempts.iter().any(launched);
-        let is_billed = |one: &AttemptView| one.capacity != MACHINE && one.task_arn.is_some();
+        let is_billed = |one: &AttemptView| {
+            one.capacity != CapacityPool::Machine.capacity() && one.task_arn.is_some()
+        };
         let is_billed = self.attempts.iter().any(is_billed);
         let cost = self.cost.as_ref();
         Some(RunEnd {
@@ -435,7 +479,12 @@ impl ExecutionView {
             group: self.request.group.clone(),
             submitter: self.submitted_by.clone(),
             name: self.request.name.clone(),
+            capacity: self.attempts.last().map_or_else(
+                || self.request.capacity.clone(),
+                |last| last.capacity.clone(),
+            ),
             wait_ms: self.timings.queued_ms.filter(|_| was_launched),
+            provisioning_ms: self.timings.provisioning_ms,
             run_ms: self.timings.running_ms,
             cpu_ms: 0,
             cost: cost.map(|cost| (NanoUsd::of(cost.usd_low), NanoUsd::of(cost.usd_high))),

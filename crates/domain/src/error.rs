@@ -6,7 +6,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::{id::ExecutionId, stored::FormError};
+use crate::{id::ExecutionId, metric, stored::FormError};
 
 /// The cause of an error. It is shared because one failed call may fail many things that waited for
 /// it.
@@ -193,6 +193,7 @@ impl Corrupt {
     pub fn note(&self) {
         let execution_id = self.id().map(tracing::field::display);
         tracing::error!(execution_id, stored_record = %self.what, error = %self.source, "{PASSED_OVER}");
+        metric::record_unreadable();
     }
 
     /// Whether a newer release wrote it, in a form that this one does not read.

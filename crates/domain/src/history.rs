@@ -8,6 +8,7 @@ use crate::{
     error::Corrupt,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
+    limit::LimitKey,
     principal::Principal,
     request::{FieldError, Name},
 };
@@ -99,12 +100,40 @@ impl Cursor {
         // A text that only has the same meaning is refused.
         id.map(Self)
             .filter(|cursor| cursor.encode() == text)
-            .ok_or_else(|| FieldError {
-                field: "cursor".into(),
-                message:
-                    "is not a cursor of this API; pass next_cursor of the previous page unchanged"
-                        .into(),
-            })
+            .ok_or_else(invalid_cursor)
+    }
+}
+
+fn invalid_cursor() -> FieldError {
+    FieldError {
+        field: "cursor".into(),
+        message: "is not a cursor of this API; pass next_cursor of the previous page unchanged"
+            .into(),
+    }
+}
+
+/// A position in the list of backlogs: those after this limit's. Opaque to callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BacklogCursor(pub LimitKey);
+
+impl BacklogCursor {
+    /// The text given to callers.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.to_string())
+    }
+
+    /// Reads what [`BacklogCursor::encode`] wrote, and nothing else.
+    ///
+    /// # Errors
+    /// Names the field when the text is anything else.
+    pub fn decode(text: &str) -> Result<Self, FieldError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok())
+            .map(Self)
+            .filter(|cursor| cursor.encode() == text)
+            .ok_or_else(invalid_cursor)
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::{Capacity, Name, Place};
+use crate::{
+    Timestamp,
+    request::{Capacity, Name, Place},
+};
 
 /// The source of a task's vCPUs. Each pool has its own quota, its own launch rate and its own
 /// backlog.
@@ -31,6 +34,16 @@ impl CapacityPool {
         }
     }
 
+    /// Its capacity in the API's words: `spot`, `on-demand` or `machine`.
+    #[must_use]
+    pub fn capacity(self) -> &'static str {
+        match self {
+            Self::FargateSpot => "spot",
+            Self::Fargate => "on-demand",
+            Self::Machine => "machine",
+        }
+    }
+
     /// ECS's name of the capacity provider; `None` for this machine.
     #[must_use]
     pub fn provider(self) -> Option<&'static str> {
@@ -52,6 +65,23 @@ impl CapacityPool {
     }
 }
 
+/// CPU units as vCPUs: 1024 units are one.
+#[must_use]
+pub fn vcpu(units: u32) -> f64 {
+    f64::from(units) / 1024.0
+}
+
+/// How many executions wait in a backlog, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BacklogSize {
+    /// The limit that they wait for.
+    pub key: LimitKey,
+    /// How many they are, backed-off ones included.
+    pub entries: u32,
+    /// When the one that waits longest was submitted.
+    pub oldest: Timestamp,
+}
+
 /// The key of a limit and of its backlog: `pool:machine`, `lock:NAME`, `group:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -62,6 +92,17 @@ pub enum LimitKey {
     Lock(Name),
     /// How many executions of this group run at a time, among those that set `max_parallel`.
     Group(Name),
+}
+
+impl LimitKey {
+    /// An amount of the limit in the unit that is shown: vCPUs of a pool, else executions.
+    #[must_use]
+    pub fn in_units(&self, amount: u32) -> f64 {
+        match self {
+            Self::Pool(_) => vcpu(amount),
+            Self::Lock(_) | Self::Group(_) => f64::from(amount),
+        }
+    }
 }
 
 /// The error for a text that is not the key of a limit.

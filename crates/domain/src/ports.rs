@@ -18,7 +18,7 @@ use crate::{
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey, RateKey, Usage},
+    limit::{Admission, BacklogSize, CapacityPool, LimitKey, RateKey, Usage},
     message::Outgoing,
     principal::Principal,
     quota::Rate,
@@ -137,6 +137,23 @@ pub trait ReadStore: Send + Sync {
         exact: u32,
     ) -> impl Future<Output = Result<u32, PortError>> + Send;
 
+    /// Returns the first entries of a backlog that are due at `now`, in the order of
+    /// [`crate::scheduler::fair::order`]. On one machine these are the entries of this process.
+    fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
+
+    /// Returns the size of each backlog that is not empty, in any order, of every process on one
+    /// machine. Of one submitter at least `most` entries are counted, those first in line, and
+    /// beyond them the size is a lower bound.
+    fn backlog_sizes(
+        &self,
+        most: u32,
+    ) -> impl Future<Output = Result<Vec<BacklogSize>, PortError>> + Send;
+
     /// Returns the state of a limit.
     fn limit_state(
         &self,
@@ -221,15 +238,6 @@ pub trait WriteStore: ReadStore {
 
 /// The launcher's view of a limit: the entries that wait for it, its state, and its launch rate.
 pub trait LaunchStore: ReadStore {
-    /// Returns the first entries of a backlog that are due at `now`, in the order of
-    /// [`crate::scheduler::fair::order`].
-    fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
-
     /// Replaces the state of a limit if it is still the one that was read (by revision). Returns
     /// whether it was. Conditional.
     fn set_limit_state(

@@ -23,6 +23,11 @@ pub struct Quota {
 pub struct Quotas(pub BTreeMap<CapacityPool, Quota>);
 
 impl Quotas {
+    /// The pools that have settings.
+    pub fn pools(&self) -> impl Iterator<Item = CapacityPool> {
+        self.0.keys().copied()
+    }
+
     /// The settings of one pool.
     #[must_use]
     pub fn of(&self, pool: CapacityPool) -> Quota {
@@ -121,12 +126,6 @@ pub const RUN_TASK_RATE: Rate = Rate {
     burst: 20.0,
     per_second: 20.0,
 };
-
-/// CPU units as vCPUs: 1024 units are one.
-#[must_use]
-pub fn vcpu(units: u32) -> f64 {
-    f64::from(units) / 1024.0
-}
 
 #[cfg(test)]
 mod tests {

@@ -174,8 +174,14 @@ pub struct RunEnd {
     pub submitter: String,
     /// Its name.
     pub name: Option<String>,
+    /// The capacity that it ran on or waited for, in the API's words: `spot`, `on-demand`,
+    /// `machine`.
+    pub capacity: String,
     /// How long it waited for its launches, in milliseconds; `None` if it was never launched.
     pub wait_ms: Option<u64>,
+    /// How long its tasks took from their launches to the beginning of the image's pull, in
+    /// milliseconds.
+    pub provisioning_ms: Option<u64>,
     /// How long its command ran, in milliseconds.
     pub run_ms: Option<u64>,
     /// The CPU units that its tasks had, times the milliseconds that they had them.
@@ -199,6 +205,8 @@ impl RunEnd {
             group: request.group.as_ref().map(ToString::to_string),
             submitter: execution.submitted_by.clone(),
             name: request.name.as_ref().map(ToString::to_string),
+            capacity: execution.pool.capacity().to_owned(),
+            provisioning_ms: timings.provisioning_ms,
             wait_ms: timings
                 .queued_ms
                 .filter(|_| execution.launched_attempts().next().is_some()),
@@ -578,7 +586,9 @@ mod tests {
             group: None,
             submitter: "ci".into(),
             name: name.map(str::to_owned),
+            capacity: "spot".into(),
             wait_ms: Some(1_000),
+            provisioning_ms: None,
             run_ms: Some(u64::from(number) * 1_000),
             cpu_ms: 256 * 3_600_000,
             cost: Some((NanoUsd(1), NanoUsd(3))),

@@ -10,6 +10,7 @@ pub mod host;
 pub mod liveness;
 pub mod log_file;
 pub mod machine;
+mod metrics;
 mod platform;
 pub mod process;
 pub mod queue;

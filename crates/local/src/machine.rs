@@ -21,6 +21,7 @@ use pipeline::{
     attempts,
     auth::{self, Auth},
     forget::{self, ForgetError, Unreadable},
+    gauges,
     http::Route,
     query::Query,
     submit::Submit,
@@ -35,6 +36,7 @@ use runner::order::GitProgram;
 use crate::{
     artifacts::LocalArtifacts,
     database::{self, Limits},
+    metrics,
     remains::Remains,
     system::System,
     worker::Worker,
@@ -246,6 +248,20 @@ impl Machine {
             self.parts.worker.changed.send_replace(());
         }
         response
+    }
+
+    /// Returns the metrics of this process and the state of the machine, as Prometheus reads them.
+    ///
+    /// # Errors
+    /// The problem to answer with: 401 without a valid key.
+    pub(crate) async fn metrics(
+        &self,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<String, Problem> {
+        let (store, now) = (&self.parts.worker.store, System.now());
+        self.auth.admit(request, store, now).await?;
+        gauges::measure(store, &self.parts.worker.settings(), now).await;
+        Ok(metrics::text())
     }
 
     /// Returns the notes about files of ended runs that could not be removed. Report them after

@@ -35,6 +35,7 @@ use tokio::{
 use crate::{
     liveness,
     machine::{self, Machine, OpenError, Options},
+    metrics,
 };
 
 /// The header of a response with the request's id, as API Gateway names it. The server's log has
@@ -61,6 +62,11 @@ const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
 /// killed server is free once the child processes that it was just starting no longer hold it,
 /// which takes far less than 2 s.
 const TAKES_OVER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
+/// The path of the metrics. A stack has none: there CloudWatch has them.
+const METRICS: &str = "/metrics";
+/// How often recorded metrics are summed up. A thousand runs that end in that time take some
+/// kilobytes.
+const TIDIES: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted, for example because no file descriptor is
 /// free. It keeps the loop from using a whole CPU, and no client notices 100 ms.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -88,6 +94,7 @@ pub async fn serve(
         address: listen,
         source,
     })?;
+    metrics::begin();
     let machine = Machine::open(options).await?;
     if let Err(error) = machine.set_serve_key(key).await {
         // The machine may have taken work over by now.
@@ -106,6 +113,7 @@ pub async fn serve(
     );
     tokio::select! {
         () = accept(&listener, &machine, &ended, &room, &mut connections) => {}
+        () = tidy_metrics() => {}
         () = shutdown => {}
     }
     drop(listener);
@@ -172,6 +180,14 @@ impl ServeLock {
         self.file
             .write_all(format!("http://{address}").as_bytes())
             .map_err(failed)
+    }
+}
+
+/// Sums up recorded metrics for ever.
+async fn tidy_metrics() {
+    loop {
+        tokio::time::sleep(TIDIES).await;
+        metrics::tidy();
     }
 }
 
@@ -272,6 +288,9 @@ async fn answer(
         .request_id
         .as_deref()
         .and_then(|id| HeaderValue::from_str(id).ok());
+    if request.path.as_deref() == Some(METRICS) {
+        return shown(machine, &request).await;
+    }
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
     let mut changes = machine.changes();
     loop {
@@ -291,6 +310,18 @@ async fn answer(
             () = tokio::time::sleep_until(until) => {}
             _ = ended.wait_for(|ended| *ended) => {}
         }
+    }
+}
+
+/// Shows the metrics.
+async fn shown(machine: &Machine, request: &ApiGatewayProxyRequest) -> Response {
+    if request.http_method != Method::GET {
+        let title = format!("{METRICS} takes only GET");
+        return refusal(&Problem::new(405, "method_not_allowed", title));
+    }
+    match machine.metrics(request).await {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(problem) => refusal(&problem),
     }
 }
 

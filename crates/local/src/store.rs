@@ -14,7 +14,8 @@ use domain::{
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey, Usage},
+    limit::{Admission, BacklogSize, LimitKey, RateKey, Usage},
+    measure,
     ports::{
         Claim, Clock, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore,
         SweepStore, Update, UpdateError, WriteStore,
@@ -192,6 +193,30 @@ impl ReadStore for LocalStore {
             .await
     }
 
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        let backlog = backlog::BacklogRows {
+            key: key.clone(),
+            worker: self.database.worker().clone(),
+        };
+        let rows = self
+            .database
+            .read(SERVICE, move |db| backlog.rows(db, millis(now), limit))
+            .await?;
+        Ok(rows.order(limit))
+    }
+
+    /// Exact for backlogs of any length, of all workers.
+    async fn backlog_sizes(&self, _most: u32) -> Result<Vec<BacklogSize>, PortError> {
+        let rows = self.database.read(SERVICE, backlog::sizes).await?;
+        let sizes = rows.into_iter().filter_map(backlog::SizeRow::size);
+        Ok(sizes.collect())
+    }
+
     async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
         let (key, worker) = (key.to_string(), self.database.worker().clone());
         let row = self
@@ -237,6 +262,7 @@ impl WriteStore for LocalStore {
         claim: Option<&Claim>,
     ) -> Result<Created, PortError> {
         let (new, claim) = (record::New::of(execution)?, claim.cloned());
+        let end = new.end().cloned();
         let worker = self.database.worker().clone();
         failpoint!("store.create.before");
         let created = self
@@ -246,6 +272,9 @@ impl WriteStore for LocalStore {
             })
             .await?;
         failpoint!("store.create.after");
+        if let (record::Came::New, Some(end)) = (&created, &end) {
+            measure::record_end(end);
+        }
         created.checked()
     }
 
@@ -255,6 +284,7 @@ impl WriteStore for LocalStore {
             .iter()
             .map(record::New::of)
             .collect::<Result<Vec<_>, _>>()?;
+        let ends: Vec<_> = new.iter().map(|new| new.end().cloned()).collect();
         let worker = self.database.worker().clone();
         let write = move |db: &Connection| {
             new.iter()
@@ -264,6 +294,11 @@ impl WriteStore for LocalStore {
         failpoint!("store.create_all.before");
         let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
         failpoint!("store.create_all.after");
+        for (came, end) in created.iter().zip(&ends) {
+            if let (record::Came::New, Some(end)) = (came, end) {
+                measure::record_end(end);
+            }
+        }
         created.into_iter().map(record::Came::checked).collect()
     }
 
@@ -295,6 +330,7 @@ impl WriteStore for LocalStore {
             ..after
         };
         let change = record::RecordChange::between(before, &written, admissions)?;
+        let end = change.end().cloned();
         failpoint!("store.update.before");
         let verdict = self
             .database
@@ -302,7 +338,10 @@ impl WriteStore for LocalStore {
             .await?;
         failpoint!("store.update.after");
         match verdict {
-            record::WriteVerdict::Written => Ok(written),
+            record::WriteVerdict::Written => {
+                end.iter().for_each(measure::record_end);
+                Ok(written)
+            }
             record::WriteVerdict::Conflict => Err(UpdateError::Conflict),
             record::WriteVerdict::Full(key) => Err(UpdateError::Full(key)),
         }
@@ -344,23 +383,6 @@ impl WriteStore for LocalStore {
 }
 
 impl LaunchStore for LocalStore {
-    async fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<BacklogEntry>, PortError> {
-        let backlog = backlog::BacklogRows {
-            key: key.clone(),
-            worker: self.database.worker().clone(),
-        };
-        let rows = self
-            .database
-            .read(SERVICE, move |db| backlog.rows(db, millis(now), limit))
-            .await?;
-        Ok(rows.order(limit))
-    }
-
     /// Conditional on the revision.
     async fn set_limit_state(
         &self,

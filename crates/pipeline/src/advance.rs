@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 
 use domain::{
     Timestamp,
-    execution::Execution,
+    execution::{Attempt, Execution},
     group::GroupWork,
     id::ExecutionId,
-    limit::LimitKey,
+    limit::{CapacityPool, LimitKey},
+    measure,
     message::{Message, Outgoing},
     ports::{LaunchStore, PortError, Queue, UpdateError, WriteStore},
     request::Name,
@@ -140,6 +141,9 @@ impl<S: WriteStore> Stored for ExecutionRecord<'_, S> {
         match self.store.update(before, after, &[]).await {
             Ok(written) => {
                 log::status_changed(&before.status(), &written);
+                if let Some(pool) = launched(before, &written) {
+                    measure::record_launch(pool);
+                }
                 Ok(Some(written))
             }
             Err(UpdateError::Conflict) => Ok(None),
@@ -154,6 +158,15 @@ impl<S: WriteStore> Stored for ExecutionRecord<'_, S> {
     fn name(&self) -> String {
         self.id.to_string()
     }
+}
+
+/// The pool of a task that is on record since this change.
+fn launched(before: &Execution, after: &Execution) -> Option<CapacityPool> {
+    let has_task = |attempt: &&Attempt| attempt.task_arn.is_some();
+    let last = after.attempts.last().filter(has_task)?;
+    let mut known = before.attempts.iter().filter(has_task);
+    let is_new = known.all(|attempt| attempt.number != last.number);
+    is_new.then_some(last.pool)
 }
 
 /// The stored state of a limit.

@@ -64,6 +64,8 @@ pub enum Route {
     RevokeKey(String),
     /// `POST /keys/{name}/rotate`
     RotateKey(String),
+    /// `GET /backlogs`
+    Backlogs,
     /// `GET /stats`
     Stats,
     /// `GET /whoami`
@@ -139,6 +141,7 @@ impl Route {
             ],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
+            ["backlogs"] => vec![(Method::GET, Self::Backlogs)],
             ["stats"] => vec![(Method::GET, Self::Stats)],
             ["whoami"] => vec![(Method::GET, Self::Whoami)],
             ["version"] => vec![(Method::GET, Self::Version)],
@@ -156,6 +159,7 @@ impl Route {
             | Self::Logs(_)
             | Self::Artifacts(_)
             | Self::Group(_)
+            | Self::Backlogs
             | Self::Stats
             | Self::Whoami
             | Self::Version => Role::Read,
@@ -186,6 +190,7 @@ impl Route {
                 | Self::Artifacts(_)
                 | Self::AttemptRequest(_)
                 | Self::Group(_)
+                | Self::Backlogs
                 | Self::Stats
                 | Self::Whoami
                 | Self::Version

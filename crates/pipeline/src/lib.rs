@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod auth;
 pub mod definitions;
 pub mod forget;
+pub mod gauges;
 pub mod http;
 mod intake;
 pub mod launcher;

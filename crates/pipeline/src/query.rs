@@ -41,6 +41,7 @@ use crate::{
     lookup::{TEXT_MAX, no_such_group, not_found, resolve},
 };
 
+mod backlogs;
 mod statistics;
 
 /// The position up to which the number is exact (DESIGN §5).
@@ -127,6 +128,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
             Route::Logs(id) => self.log(&id, request).await,
             Route::Artifacts(id) => self.artifacts(&id, request).await,
             Route::Group(group) => self.group(&group, request).await,
+            Route::Backlogs => self.backlogs(request).await,
             Route::Stats => self.stats(request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
@@ -475,7 +477,10 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
             return Ok(ExecutionView::new(execution, None).keeping_artifacts(days));
         };
         let state = self.limit_state(&entry.backlog, seen).await?.backlog;
-        let waiting = self.waiting(execution, &entry, &state, seen).await?;
+        let position = self.position(&entry, seen).await?;
+        let waiting = self
+            .waiting(execution, &entry, position, &state, seen)
+            .await?;
         let view = ExecutionView::new(execution, Some(waiting));
         // Every execution in a held backlog is `WAITING`, whether or not that was written into each
         // of ten thousand records.
@@ -492,13 +497,14 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
         &self,
         execution: &Execution,
         entry: &BacklogEntry,
+        position: u32,
         backlog: &BacklogState,
         seen: &mut SeenBacklogs,
     ) -> Result<WaitingView, PortError> {
         let wait = BacklogWait {
             execution,
             entry,
-            position: self.position(entry, seen).await?,
+            position,
             backlog,
             rate: self.launch_rate(execution.pool),
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use domain::{
     Timestamp,
     id::ExecutionId,
+    measure,
     ports::{PortError, StatisticsStore},
     statistics::{COUNTED_WITHIN, RunEnd, batches},
 };
@@ -89,6 +90,7 @@ async fn count_batch(store: &impl StatisticsStore, ends: &[RunEnd]) -> Result<()
             return Ok(());
         };
         if store.set_day_statistics(&before, &after, &counted).await? {
+            counted.iter().for_each(measure::record_end);
             return Ok(());
         }
     }

@@ -172,6 +172,7 @@ impl<S: WriteStore, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_
             | Route::Upload(_)
             | Route::AttemptRequest(_)
             | Route::Group(_)
+            | Route::Backlogs
             | Route::Stats
             | Route::Whoami
             | Route::Version => Err(Problem::new(

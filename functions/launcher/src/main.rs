@@ -9,11 +9,13 @@ use aws::{
     dynamo::DynamoStore,
     ecs::EcsTasks,
     logs::CloudWatchLogs,
+    metrics::EmbeddedMetrics,
     settings::{Function, Installation},
     sqs::SqsQueue,
     system::System,
 };
 use aws_lambda_events::sqs::SqsEvent;
+use domain::ports::Clock as _;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     definitions::Registered,
@@ -29,6 +31,7 @@ async fn main() -> Result<(), Error> {
         names,
         registration,
     } = Installation::from_environment(Function::Launcher)?;
+    let metrics = EmbeddedMetrics::install(&names.metrics_namespace);
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
@@ -50,7 +53,9 @@ async fn main() -> Result<(), Error> {
     };
     let answer = async |event: LambdaEvent<SqsEvent>| {
         let span = logging::invocation(&event.context.request_id);
-        Ok::<_, Error>(launcher.handle(event.payload).instrument(span).await)
+        let handled = launcher.handle(event.payload).instrument(span).await;
+        metrics.flush(System.now());
+        Ok::<_, Error>(handled)
     };
     Runtime::new(service_fn(answer)).run().await
 }

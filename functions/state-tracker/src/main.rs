@@ -10,6 +10,7 @@ use aws::{
     ecs::EcsTasks,
     events::EventBus,
     logs::CloudWatchLogs,
+    metrics::EmbeddedMetrics,
     quotas::ServiceQuotas,
     settings::{Function, Installation},
     sqs::SqsQueue,
@@ -20,6 +21,7 @@ use futures_util::TryFutureExt as _;
 use lambda_runtime::{Error, LambdaEvent, Runtime, service_fn};
 use pipeline::{
     announce::announce,
+    gauges,
     state_tracker::{Input, StateTracker},
     statistics,
 };
@@ -36,6 +38,7 @@ async fn main() -> Result<(), Error> {
     let Installation {
         settings, names, ..
     } = Installation::from_environment(Function::StateTracker)?;
+    let metrics = EmbeddedMetrics::install(&names.metrics_namespace);
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
@@ -60,12 +63,20 @@ async fn main() -> Result<(), Error> {
                 Input::Lines(event) => tracker.lines_written(&event).await?,
                 Input::Ended(ids) => announce(&store, &bus, ids).await?,
                 Input::ToCount(ids) => statistics::count(&store, System.now(), &ids).await?,
-                Input::Sweep => tracker.next_sweep(until(event.context.deadline)).await?,
+                Input::Sweep => {
+                    let swept = tracker.next_sweep(until(event.context.deadline)).await;
+                    if metrics.is_on() {
+                        gauges::measure(&store, &settings, System.now()).await;
+                    }
+                    swept?;
+                }
             }
             Ok::<_, Error>(())
         };
         let logged = handled.inspect_err(|error| tracing::error!(%error, "an event failed"));
-        logged.instrument(span).await
+        let handled = logged.instrument(span).await;
+        metrics.flush(System.now());
+        handled
     };
     Runtime::new(service_fn(answer)).run().await
 }

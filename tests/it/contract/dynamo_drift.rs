@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
 };
 use domain::{
     execution::Execution,
-    ports::{LaunchStore, ReadStore, SweepStore, Update, UpdateError, WriteStore},
+    ports::{ReadStore, SweepStore, Update, UpdateError, WriteStore},
 };
 use tests::table::Table;
 
@@ -363,7 +363,7 @@ async fn what_is_named_ahead_is_found_once_it_is_launched_and_forgotten_if_it_is
     for entropy in 1..=5 {
         waiting.push(submit(&store, entropy).await);
     }
-    let entries = LaunchStore::backlog(&store, &POOL, now(), 9)
+    let entries = ReadStore::backlog(&store, &POOL, now(), 9)
         .await
         .expect(ANSWERS);
     assert_eq!(entries.len(), 5);
@@ -399,7 +399,7 @@ async fn runs_that_two_launchers_named_ahead_do_not_stop_the_sweep() {
         waiting.push(submit(&store, entropy).await);
     }
     for (store, execution) in [(&store, &waiting[0]), (&other, &waiting[1])] {
-        LaunchStore::backlog(store, &POOL, now(), 9)
+        ReadStore::backlog(store, &POOL, now(), 9)
             .await
             .expect(ANSWERS);
         launch(store, execution).await;

@@ -14,7 +14,7 @@ use domain::{
     history::Filter,
     id::ExecutionId,
     limit::LimitKey,
-    ports::{Claim, Created, LaunchStore, ReadStore, UpdateError, WriteStore},
+    ports::{Claim, Created, ReadStore, UpdateError, WriteStore},
     transition::Observation,
 };
 use local::{

@@ -12,7 +12,7 @@ use domain::{
     group::{Closed, GroupCancel, GroupRerun, GroupWork, Progress, rerun},
     history::{Cursor, Filter},
     id::ExecutionId,
-    limit::{CapacityPool, LimitKey, RateKey},
+    limit::{BacklogSize, CapacityPool, LimitKey, RateKey},
     marker::Marker,
     ports::{Created, Update, UpdateError},
     principal::Principal,
@@ -72,6 +72,7 @@ macro_rules! suite {
             an_entry_is_not_in_the_backlog_before_its_time
             a_backlog_shows_no_more_than_asked_for
             locks_and_pools_have_backlogs_of_their_own
+            each_backlog_tells_its_size_and_age
             an_entry_keeps_its_position_when_it_moves_to_another_backlog_and_back
             the_position_is_the_number_of_entries_before
             the_place_beyond_the_exact_ones_is_near
@@ -1383,6 +1384,52 @@ pub(crate) async fn locks_and_pools_have_backlogs_of_their_own(store: impl Store
         !store.backlogs(at(9)).await.expect(ANSWERS).contains(&POOL),
         "an empty line is shown"
     );
+}
+
+pub(crate) async fn each_backlog_tells_its_size_and_age(store: impl Store) {
+    assert_eq!(store.backlog_sizes(9).await.expect(ANSWERS), []);
+    let first = Wish::of("b", 5).submit(&store).await;
+    for (by, millis, priority) in [("a", 7, 9), ("a", 6, -9), ("b", 8, 0)] {
+        let wish = Wish {
+            priority,
+            ..Wish::of(by, millis)
+        };
+        wish.submit(&store).await;
+    }
+    let locked = Wish {
+        lock: Some("deploy"),
+        ..Wish::of("a", 1)
+    };
+    locked.submit(&store).await;
+    let size = |key: LimitKey, entries: u32, oldest: i64| BacklogSize {
+        key,
+        entries,
+        oldest: at(oldest),
+    };
+    let sizes = async || {
+        let mut sizes = store.backlog_sizes(9).await.expect(ANSWERS);
+        sizes.sort_by(|a, b| a.key.cmp(&b.key));
+        sizes
+    };
+    assert_eq!(
+        sizes().await,
+        [size(POOL, 4, 5), size(lock("deploy"), 1, 1)]
+    );
+    // A backed-off entry waits too, and still since it was submitted.
+    let launched = launch(&store, &first).await;
+    assert_eq!(sizes().await[0], size(POOL, 3, 6), "it has started");
+    let refused = launched
+        .refused(&token(&launched), POOL, "no room", at(100))
+        .and_then(|back| back.postponed("no room".into(), at(5_000_000), at(100)))
+        .expect("it is back");
+    store
+        .update(&launched, refused, &[])
+        .await
+        .expect("nobody else writes it");
+    assert_eq!(sizes().await[0], size(POOL, 4, 5), "it is back");
+    // At least as many as asked for of each submitter are counted.
+    let few = store.backlog_sizes(1).await.expect(ANSWERS);
+    assert!(few.iter().all(|size| size.entries > 0), "{few:?}");
 }
 
 pub(crate) async fn an_entry_keeps_its_position_when_it_moves_to_another_backlog_and_back(

@@ -68,11 +68,13 @@ impl Http {
                 .to_str()
                 .unwrap()
                 .to_owned();
-            Answer {
-                status,
-                kind,
-                body: serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap(),
-            }
+            let text = answer.text().await.unwrap();
+            let body = if kind.starts_with("text/plain") {
+                Value::String(text)
+            } else {
+                serde_json::from_str(&text).unwrap()
+            };
+            Answer { status, kind, body }
         })
     }
 

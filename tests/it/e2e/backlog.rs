@@ -311,3 +311,81 @@ fn a_lock_that_is_held_holds_up_nobody_else_and_says_who_waits_for_it() {
     let_go(&sandbox);
     sandbox.local(&["wait", &waiter]).exits(0);
 }
+
+#[test]
+fn the_backlogs_show_each_limit_and_who_waits_for_it() {
+    let sandbox = Sandbox::new();
+    let (serve, holder) = blocked(&sandbox);
+    let http = Http::to(&serve);
+    let urgent = http.submit(&json!({"command": "true", "priority": 5, "lock": "deploy"}));
+    let ids: Vec<_> = (0..12)
+        .map(|_| http.submit(&json!({"command": "true"})))
+        .collect();
+    // The first of the lock's backlog waits for the pool, for all behind it.
+    let all = eventually("all wait for the pool", || {
+        let page = http.get("/backlogs").body;
+        let first = &page["backlogs"][0];
+        (first["runs"] == 13 && !first["held_since"].is_null()).then_some(page)
+    });
+    assert_eq!(all["backlogs"].as_array().unwrap().len(), 1, "{all:#}");
+    assert_eq!(all["next_cursor"], Value::Null);
+    let machine = &all["backlogs"][0];
+    assert_eq!(
+        (&machine["limit"], &machine["used"], &machine["max"]),
+        (&json!("pool:machine"), &json!(0.25), &json!(0.25))
+    );
+    assert_eq!(machine["reason"], "this machine's vCPU 0.25 of 0.25 in use");
+    let entries = machine["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), 10, "those that are next");
+    assert_eq!(
+        (&entries[0]["execution_id"], &entries[0]["priority"]),
+        (&json!(urgent), &json!(5))
+    );
+    assert_eq!(entries[1]["execution_id"], json!(ids[0]));
+    let positions: Vec<_> = entries.iter().map(|entry| &entry["position"]).collect();
+    assert_eq!(positions, Vec::from_iter(1..=10));
+    let record = http.record(&urgent);
+    assert_eq!(entries[0]["submitted_by_id"], record["submitted_by_id"]);
+    assert_eq!(entries[0]["submitted_at"], record["submitted_at"]);
+    http.post(&format!("/executions/{holder}/cancel"), &json!({}));
+}
+
+#[test]
+fn the_backlogs_are_paged_and_faults_are_named() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let http = Http::to(&serve);
+    let mut holders = Vec::new();
+    for lock in ["a", "b", "c"] {
+        let request = json!({"command": "sleep 3600", "lock": lock});
+        holders.push(http.submit(&request));
+        let waiting = http.submit(&request);
+        eventually("it waits", || {
+            (http.record(&waiting)["status"] == "WAITING").then_some(())
+        });
+        holders.push(waiting);
+    }
+    let (mut limits, mut path) = (Vec::new(), "/backlogs?limit=2".to_owned());
+    loop {
+        let page = http.get(&path).body;
+        let names = page["backlogs"].as_array().unwrap().iter();
+        limits.extend(names.map(|one| one["limit"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        path = format!("/backlogs?limit=2&cursor={next}");
+    }
+    assert_eq!(limits, ["pool:machine", "lock:a", "lock:b", "lock:c"]);
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("cursor=lock:a", "cursor"),
+    ] {
+        let answer = http.get(&format!("/backlogs?{query}"));
+        assert_eq!(answer.status, 422, "{answer:#?}");
+        assert_eq!(answer.body["errors"][0]["field"], field, "{answer:#?}");
+    }
+    for id in holders {
+        http.post(&format!("/executions/{id}/cancel"), &json!({}));
+    }
+}

@@ -3,16 +3,6 @@
 use serde_json::{Value, json};
 use tests::sandbox::{Sandbox, eventually};
 
-/// Gives a record a value that this release does not know.
-fn spoil(sandbox: &Sandbox, id: &str) {
-    let file = rusqlite::Connection::open(sandbox.store().join("store.sqlite")).unwrap();
-    file.busy_timeout(std::time::Duration::from_secs(10))
-        .unwrap();
-    let sql =
-        "UPDATE executions SET record = json_set(record, '$.request.arch', 'mips') WHERE id = ?1";
-    assert_eq!(file.execute(sql, [id]).unwrap(), 1);
-}
-
 fn statuses(sandbox: &Sandbox) -> Vec<(String, String)> {
     let page = sandbox.local(&["history", "-o", "json"]).exits(0).json();
     let text = |run: &Value, key: &str| run[key].as_str().unwrap().to_owned();
@@ -35,7 +25,7 @@ fn an_unreadable_record_is_shown_and_forgotten_and_the_others_stay() {
         .local(&["forget", &spoilt, "--yes"])
         .exits(1)
         .says("can be read");
-    spoil(&sandbox, &spoilt);
+    sandbox.spoil(&spoilt);
     let shown = sandbox
         .local(&["history"])
         .exits(0)
@@ -77,7 +67,7 @@ fn the_lock_of_a_run_that_is_forgotten_is_free_and_its_command_is_stopped() {
     sandbox.until_status(&id, "RUNNING");
     let behind = sandbox.detach(&["--lock", "deploy", "true"]);
     sandbox.until_status(&behind, "WAITING");
-    spoil(&sandbox, &id);
+    sandbox.spoil(&id);
     let told = sandbox.local(&["forget", &id, "--yes"]).exits(0);
     let told = told
         .says(&format!("removed the record of {id}"))

@@ -17,6 +17,7 @@ mod forget;
 mod host;
 mod identity;
 mod logs;
+mod metrics;
 mod past;
 mod repository;
 mod rerun;

@@ -4,14 +4,6 @@
 use serde_json::json;
 use tests::sandbox::{Sandbox, eventually};
 
-/// Changes a value of a record to one that no release knows.
-fn spoil(sandbox: &Sandbox, id: &str) {
-    let file = rusqlite::Connection::open(sandbox.store().join("store.sqlite")).expect("it opens");
-    let change =
-        "UPDATE executions SET record = json_set(record, '$.request.arch', 'riscv') WHERE id = ?1";
-    assert_eq!(file.execute(change, [id]), Ok(1));
-}
-
 #[test]
 fn history_shows_it_by_its_id_and_all_others_as_ever() {
     let sandbox = Sandbox::new();
@@ -22,7 +14,7 @@ fn history_shows_it_by_its_id_and_all_others_as_ever() {
             .to_owned()
     };
     let all = [run("true"), run("exit 3"), run("true")];
-    spoil(&sandbox, &all[1]);
+    sandbox.spoil(&all[1]);
     let page = sandbox.local(&["history", "-o", "json"]).exits(0).json();
     let seen: Vec<_> = page["executions"]
         .as_array()
@@ -91,7 +83,7 @@ fn at_the_head_of_a_backlog_it_holds_up_nobody() {
     ));
     let bad = submit("true");
     let good = submit("exit 4");
-    spoil(&sandbox, &bad);
+    sandbox.spoil(&bad);
     std::fs::write(go, "").unwrap();
     serve.run(&sandbox, &["wait", &holder]).exits(0);
     serve.run(&sandbox, &["wait", &good]).exits(4);
@@ -133,7 +125,7 @@ fn the_others_of_its_group_are_cancelled_and_run_again() {
     for (id, code) in failed.iter().zip([3, 4]) {
         serve.run(&sandbox, &["wait", id]).exits(code);
     }
-    spoil(&sandbox, &failed[0]);
+    sandbox.spoil(&failed[0]);
     let again = [
         "rerun", "--failed", "--group", "nightly", "--into", "again", "--wait", "-o", "json",
     ];
@@ -147,7 +139,7 @@ fn the_others_of_its_group_are_cancelled_and_run_again() {
 
     let holder = submit("sleep 3600");
     let waiting = [submit("true"), submit("true"), submit("true")];
-    spoil(&sandbox, &waiting[1]);
+    sandbox.spoil(&waiting[1]);
     // The run that failed first is counted too: its record cannot be read, so nobody knows that it
     // is over.
     serve

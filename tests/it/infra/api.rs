@@ -75,13 +75,14 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::Group(_) => (Method::GET, "/groups/{group}"),
         Route::CancelGroup(_) => (Method::POST, "/groups/{group}/cancel"),
         Route::RerunGroup(_) => (Method::POST, "/groups/{group}/rerun-failed"),
+        Route::Backlogs => (Method::GET, "/backlogs"),
         Route::Stats => (Method::GET, "/stats"),
         Route::Whoami => (Method::GET, "/whoami"),
         Route::Version => (Method::GET, "/version"),
     }
 }
 
-const ROUTES: usize = 20;
+const ROUTES: usize = 21;
 
 /// A launcher of the old release would start runs with files without them, and a task calls routes
 /// that are new. So what accepts such requests is changed last.

@@ -612,6 +612,12 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
         "AWS::CloudWatch::Alarm" => {
             vec![stack.arn("cloudwatch", &format!("alarm:{}", property("AlarmName")))]
         }
+        // A dashboard belongs to no region.
+        "AWS::CloudWatch::Dashboard" => vec![format!(
+            "arn:aws:cloudwatch::{}:dashboard/{}",
+            stack.account,
+            property("DashboardName")
+        )],
         "AWS::ApiGateway::RestApi" => api(&["/restapis", "/restapis/a1b2c3"]),
         "AWS::ApiGateway::Deployment" => api(&[
             "/restapis/a1b2c3/deployments",

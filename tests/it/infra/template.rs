@@ -1,10 +1,11 @@
 //! The template as a whole.
 
-use std::{ffi::OsStr, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, ffi::OsStr, fs, path::Path, process::Command};
 
 use domain::{
     error::{Corrupt, PASSED_OVER},
     id::ExecutionId,
+    metric::{METRICS, Metric},
 };
 use pipeline::state_tracker::NO_TASKS_LINES;
 use serde_json::{Value, json};
@@ -260,6 +261,98 @@ fn every_record_that_is_passed_over_rings() {
             (&alarm["Namespace"], &alarm["MetricName"], &json!("1")),
             "{name}"
         );
+    }
+}
+
+/// The metrics that the dashboard looks for, each with its dimensions: those of searches.
+fn searched(body: &Value) -> BTreeSet<(String, Vec<String>)> {
+    let widgets = body["widgets"].as_array().unwrap();
+    let metrics = widgets
+        .iter()
+        .flat_map(|widget| widget["properties"]["metrics"].as_array().unwrap());
+    let expressions = metrics.filter_map(|metric| metric[0]["expression"].as_str());
+    let parts = |expression: &str| {
+        let (scheme, rest) = expression
+            .strip_prefix("SEARCH('{mycli/default,")?
+            .split_once("} MetricName=\"")?;
+        let (name, _) = rest.split_once('"')?;
+        let dimensions = scheme.split(',').map(str::to_owned).collect();
+        Some((name.to_owned(), dimensions))
+    };
+    expressions
+        .map(|expression| parts(expression).unwrap_or_else(|| panic!("{expression}")))
+        .collect()
+}
+
+#[test]
+fn the_dashboard_shows_each_metric_by_its_own_dimensions() {
+    let dashboard = Template::read().properties("Dashboard", &Stack::named("default"));
+    assert_eq!(dashboard["DashboardName"], "mycli-default-eu-central-1");
+    let body = serde_json::from_str(dashboard["DashboardBody"].as_str().unwrap()).unwrap();
+    let written = METRICS.into_iter().filter_map(|metric| {
+        let labels = metric.labels.iter().map(ToString::to_string);
+        Some((metric.in_cloudwatch?.to_owned(), labels.collect()))
+    });
+    assert_eq!(searched(&body), written.collect());
+}
+
+/// An alarm on a metric that no function writes, or by other dimensions, never rings.
+#[test]
+fn alarms_look_at_metrics_that_the_functions_write() {
+    let (template, stack) = (Template::read(), Stack::named("default"));
+    let mut seen = 0;
+    for (name, resource) in template.of_type("AWS::CloudWatch::Alarm") {
+        let alarm = template.properties(name, &stack);
+        if alarm["Namespace"] != "mycli/default" || alarm["MetricName"] == "UnreadableRecords" {
+            continue;
+        }
+        let is_it = |metric: &&Metric| alarm["MetricName"].as_str() == metric.in_cloudwatch;
+        let metric = METRICS
+            .iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("{name}"));
+        let dimensions = alarm["Dimensions"].as_array().unwrap();
+        let names: Vec<_> = dimensions
+            .iter()
+            .map(|one| one["Name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, metric.labels, "{name}");
+        assert_eq!(resource["Condition"], "HasMetrics", "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn a_stack_without_metrics_writes_none() {
+    let template = Template::read();
+    for (metrics, namespace) in [("true", "mycli/default"), ("false", "")] {
+        let stack = Stack::named("default").with("Metrics", metrics);
+        for function in ["LauncherFunction", "StateTrackerFunction"] {
+            let variables = &template.properties(function, &stack)["Environment"]["Variables"];
+            assert_eq!(
+                variables["MYCLI_METRICS_NAMESPACE"], namespace,
+                "{function}"
+            );
+        }
+    }
+    assert_eq!(template.resource("Dashboard")["Condition"], "HasMetrics");
+}
+
+#[test]
+fn the_manual_lists_each_metric() {
+    let manual = include_str!("../../../docs/stack.md");
+    for metric in METRICS {
+        let Some(name) = metric.in_cloudwatch else {
+            continue;
+        };
+        let row = manual
+            .lines()
+            .find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")))
+            .unwrap_or_else(|| panic!("docs/stack.md has no row for {name}"));
+        for label in metric.labels {
+            assert!(row.contains(&format!("`{label}`")), "{row}");
+        }
     }
 }
 

@@ -237,3 +237,47 @@ fn the_ends_of_runs_are_counted_once() {
     let page = world.run(&["stats"]).exits(0).out;
     assert!(page.contains("about $0.00"), "{page}");
 }
+
+/// The lines of metrics in a function's log.
+fn metrics(world: &World, function: &str) -> Vec<Value> {
+    let ask = json!({"logGroupName": format!("/aws/lambda/mycli-default-{function}")});
+    let page = world.ask("logs", "Logs_20140328.FilterLogEvents", &ask);
+    let events = page["events"].as_array().expect("events").iter();
+    let lines = events.filter_map(|event| serde_json::from_str(event["message"].as_str()?).ok());
+    lines
+        .filter(|line: &Value| line["_aws"]["CloudWatchMetrics"].is_array())
+        .collect()
+}
+
+/// CloudWatch itself is not emulated: it would take the metrics out of these lines.
+#[test]
+fn the_functions_write_metrics_into_their_logs() {
+    let world = World::new();
+    world.run(&["exec", "--no-repo", "exit 3"]).exits(3);
+    let launches = eventually("a launch is measured", || {
+        let lines = metrics(&world, "launcher").into_iter();
+        lines.into_iter().find(|line| line["Launches"] == 1)
+    });
+    let described = &launches["_aws"]["CloudWatchMetrics"][0];
+    assert_eq!(
+        (&described["Namespace"], &described["Dimensions"]),
+        (&json!("mycli/default"), &json!([["capacity"]])),
+        "{launches:#}"
+    );
+    assert_eq!(launches["capacity"], "spot");
+    let ended = eventually("the end is measured", || {
+        let lines = metrics(&world, "state-tracker").into_iter();
+        lines.into_iter().find(|line| line["Runs"] == 1)
+    });
+    assert_eq!(
+        (&ended["capacity"], &ended["status"]),
+        (&json!("spot"), &json!("FAILED")),
+        "{ended:#}"
+    );
+    let costs = eventually("its cost is measured", || {
+        let lines = metrics(&world, "state-tracker").into_iter();
+        lines.into_iter().find(|line| line["CostLow"].is_array())
+    });
+    assert!(costs["CostLow"][0].as_f64() > Some(0.0), "{costs:#}");
+    assert!(costs["RunTime"][0].as_f64() > Some(0.0), "{costs:#}");
+}

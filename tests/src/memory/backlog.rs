@@ -9,7 +9,11 @@ use std::{
 };
 
 use domain::{
-    Timestamp, execution::BacklogEntry, id::ExecutionId, limit::LimitKey, scheduler::fair,
+    Timestamp,
+    execution::BacklogEntry,
+    id::ExecutionId,
+    limit::{BacklogSize, LimitKey},
+    scheduler::fair,
 };
 
 /// The order among the entries of one submitter.
@@ -114,6 +118,17 @@ impl Backlog {
         let mut ordered = fair::order(backlog_entries, &begins);
         ordered.truncate(limit);
         ordered
+    }
+
+    /// Returns its size; `None` if it is empty.
+    pub(super) fn size(&self, key: &LimitKey) -> Option<BacklogSize> {
+        let entries = || self.backlog_entries.values().flatten();
+        let oldest = entries().map(|((_, submitted_at, _), _)| *submitted_at);
+        Some(BacklogSize {
+            key: key.clone(),
+            entries: u32::try_from(entries().count()).ok()?,
+            oldest: oldest.min()?,
+        })
     }
 
     /// How many entries are before this one, entries that are not due yet included.

@@ -15,7 +15,7 @@ use domain::{
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey, Usage},
+    limit::{Admission, BacklogSize, LimitKey, RateKey, Usage},
     ports::{
         Claim, Created, Definitions, KeyLookup, Keys, LaunchStore, PortError, ReadStore, Secrets,
         StatisticsStore, SweepStore, Update, UpdateError, UploadRecords, WriteStore,
@@ -166,6 +166,29 @@ impl ReadStore for MemoryStore {
         Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
     }
 
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        Ok(self
+            .call("backlog")
+            .backlogs
+            .get(key)
+            .map(|backlog| backlog.first(key, now, limit))
+            .unwrap_or_default())
+    }
+
+    async fn backlog_sizes(&self, _most: u32) -> Result<Vec<BacklogSize>, PortError> {
+        let state = self.call("backlog_sizes");
+        let sizes = state
+            .backlogs
+            .iter()
+            .filter_map(|(key, backlog)| backlog.size(key));
+        Ok(sizes.collect())
+    }
+
     async fn limit_state(&self, key: &LimitKey) -> Result<LimitState, PortError> {
         Ok(self
             .call("limit_state")
@@ -306,20 +329,6 @@ impl WriteStore for MemoryStore {
 }
 
 impl LaunchStore for MemoryStore {
-    async fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<BacklogEntry>, PortError> {
-        Ok(self
-            .call("backlog")
-            .backlogs
-            .get(key)
-            .map(|backlog| backlog.first(key, now, limit))
-            .unwrap_or_default())
-    }
-
     async fn set_limit_state(
         &self,
         key: &LimitKey,

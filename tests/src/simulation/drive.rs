@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use chrono::TimeDelta;
 use domain::{message::QueueName, ports::Clock};
-
+use pipeline::gauges;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
@@ -125,9 +125,11 @@ async fn sweep<W: Way>(world: Arc<World<W>>) {
     loop {
         world.clock.sleep(TimeDelta::minutes(1)).await;
         let until = world.clock.now() + TimeDelta::seconds(45);
-        // The next sweep goes on from here.
-        let _ = world
-            .invoke("the sweep", world.tracker().next_sweep(until))
-            .await;
+        let swept = async {
+            // The next sweep goes on from here.
+            let _failed = world.tracker().next_sweep(until).await;
+            gauges::measure(&world.store, &world.settings, world.clock.now()).await;
+        };
+        world.invoke("the sweep", swept).await;
     }
 }

@@ -42,6 +42,7 @@ use super::{
 };
 use crate::{
     ecs::{Ecs, port::InProcess},
+    measured,
     meter::{self, Calls, FUNCTION, Meter, Spent},
     price,
     table::Table,
@@ -297,6 +298,7 @@ pub fn run(plan: &LaunchPlan, audience: Audience) -> Priced {
         .with_filter(logging::filter(LevelFilter::INFO, LevelFilter::WARN));
     let _logged =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(of_functions));
+    let _measured = measured::on_this_thread();
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
     let port = InProcess::new(Arc::clone(&ecs), time.clone());
     let world = World::<OnDynamo>::new(plan, &time, store, ecs, port.clone(), port);
@@ -323,7 +325,11 @@ pub fn run(plan: &LaunchPlan, audience: Audience) -> Priced {
         count_ends(&there, &counted).await;
         makespan
     });
-    let log_bytes = *locked(&size.0);
+    let metrics = locked(&world.metrics);
+    let log_bytes = *locked(&size.0)
+        + float(metrics.len())
+        + float(metrics.lines().count()) * price::LOG_EVENT_OVERHEAD;
+    drop(metrics);
     Priced {
         runs: float(count),
         makespan,

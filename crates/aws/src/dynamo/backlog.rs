@@ -8,7 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::{
-    Timestamp, execution::BacklogEntry, limit::LimitKey, ports::PortError, scheduler::fair,
+    Timestamp,
+    execution::BacklogEntry,
+    limit::{BacklogSize, LimitKey},
+    ports::PortError,
+    scheduler::fair,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -291,6 +295,58 @@ impl DynamoStore {
             }
         }
         Ok(None)
+    }
+
+    /// The size of each backlog, as far as `most` entries of each submitter show it.
+    pub(super) async fn backlog_sizes(&self, most: u32) -> Result<Vec<BacklogSize>, PortError> {
+        let members = self.in_any_backlog().await?;
+        let sizes: Vec<_> = members.iter().map(|one| self.size_of(one, most)).collect();
+        let mut counted = stream::iter(sizes).buffer_unordered(PARALLEL);
+        let mut by_backlog: BTreeMap<LimitKey, BacklogSize> = BTreeMap::new();
+        while let Some(size) = counted.try_next().await? {
+            let Some(size) = size else { continue };
+            by_backlog
+                .entry(size.key.clone())
+                .and_modify(|known| {
+                    known.entries = known.entries.saturating_add(size.entries);
+                    known.oldest = known.oldest.min(size.oldest);
+                })
+                .or_insert(size);
+        }
+        Ok(by_backlog.into_values().collect())
+    }
+
+    /// The part of a backlog that is one submitter's; `None` if there is no entry.
+    async fn size_of(
+        &self,
+        member: &BacklogMember,
+        most: u32,
+    ) -> Result<Option<BacklogSize>, PortError> {
+        let partition = backlog_partition(&member.backlog, &member.submitter);
+        let (mut entries, mut oldest, mut start) = (0_u32, None, None);
+        while entries < most {
+            let limit = usize::try_from(most - entries).unwrap_or(usize::MAX);
+            let page = self.index_entries(&partition, None, limit, start).await?;
+            for entry in &page.entries {
+                let Some(entry) = item::backlog_entry(&member.backlog, &member.submitter, entry)
+                else {
+                    continue;
+                };
+                entries += 1;
+                oldest = oldest
+                    .min(Some(entry.submitted_at))
+                    .or(Some(entry.submitted_at));
+            }
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(oldest.map(|oldest| BacklogSize {
+            key: member.backlog.clone(),
+            entries,
+            oldest,
+        }))
     }
 
     pub(super) async fn ahead(

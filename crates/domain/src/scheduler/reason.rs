@@ -9,8 +9,8 @@ use super::{
 use crate::{
     Timestamp,
     execution::{BacklogEntry, Execution, State},
-    limit::{LimitKey, RateKey},
-    quota::{Rate, vcpu},
+    limit::{LimitKey, RateKey, vcpu},
+    quota::Rate,
 };
 
 impl Hold {
@@ -152,17 +152,14 @@ impl BacklogWait<'_> {
             }
             (Some(_), ..) => Hold::by_limit(limit, max).reason,
         };
-        let estimate_seconds = match (postponed, by) {
-            (Some(due), _) => u64::try_from((due - now).num_seconds()).ok(),
-            (None, Some(HeldBy::Rate)) => self
-                .rate
-                .map(|(_, rate)| seconds(self.position, rate.per_second)),
-            (None, _) => self.backlog.estimate_seconds(self.position, now),
+        let estimate_seconds = match postponed {
+            Some(due) => u64::try_from((due - now).num_seconds()).ok(),
+            None => {
+                let rate = self.rate.map(|(_, rate)| rate);
+                estimate_seconds(self.backlog, self.position, rate, now)
+            }
         };
-        let shown = |amount: u32| match limit.key {
-            LimitKey::Pool(_) => vcpu(amount),
-            LimitKey::Lock(_) | LimitKey::Group(_) => f64::from(amount),
-        };
+        let shown = |amount: u32| limit.key.in_units(amount);
         Explanation {
             reason,
             limit: limit.key.clone(),
@@ -177,6 +174,21 @@ impl BacklogWait<'_> {
             State::Waiting { reason, .. } => reason.clone(),
             _ => "recorded; the launcher has not looked at it yet".to_owned(),
         }
+    }
+}
+
+/// About how many seconds the entry at this position (from 1) of a backlog still waits; `None` if
+/// nothing can be said. `rate` is the slowest of the rates that apply to its launch.
+#[must_use]
+pub fn estimate_seconds(
+    backlog: &BacklogState,
+    position: u32,
+    rate: Option<Rate>,
+    now: Timestamp,
+) -> Option<u64> {
+    match backlog.held.as_ref().map(|held| held.by) {
+        Some(HeldBy::Rate) => rate.map(|rate| seconds(position, rate.per_second)),
+        _ => backlog.estimate_seconds(position, now),
     }
 }
 

@@ -6,7 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use domain::{execution::BacklogEntry, limit::LimitKey, scheduler::fair};
+use domain::{
+    execution::BacklogEntry,
+    limit::{BacklogSize, LimitKey},
+    scheduler::fair,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns;
@@ -191,6 +195,39 @@ pub(super) fn backlogs(
              WHERE line = key AND pump = ?1 AND (not_before IS NULL OR not_before <= ?2))",
     )?
     .query_map(params![worker.as_str(), now], |row| row.get(0))?
+    .collect()
+}
+
+/// The size of a backlog as the file has it.
+pub(super) struct SizeRow {
+    backlog: String,
+    entries: i64,
+    oldest: i64,
+}
+
+impl SizeRow {
+    /// The size; `None` for a backlog whose name cannot be read.
+    pub(super) fn size(self) -> Option<BacklogSize> {
+        Some(BacklogSize {
+            key: columns::limit_key(&self.backlog)?,
+            entries: count(self.entries),
+            oldest: moment(self.oldest),
+        })
+    }
+}
+
+/// The sizes of the backlogs of all workers.
+pub(super) fn sizes(db: &Connection) -> rusqlite::Result<Vec<SizeRow>> {
+    db.prepare_cached(
+        "SELECT line, count(*), min(submitted_at) FROM executions WHERE line IS NOT NULL GROUP BY line",
+    )?
+    .query_map([], |row| {
+        Ok(SizeRow {
+            backlog: row.get(0)?,
+            entries: row.get(1)?,
+            oldest: row.get(2)?,
+        })
+    })?
     .collect()
 }
 

@@ -81,6 +81,11 @@ impl New {
             end: RunEnd::of(execution),
         })
     }
+
+    /// The end of the run, if it is recorded as ended.
+    pub(super) fn end(&self) -> Option<&RunEnd> {
+        self.end.as_ref()
+    }
 }
 
 /// The result of a creation, with the id as the file has it.
@@ -204,6 +209,11 @@ pub(super) struct RecordChange {
 }
 
 impl RecordChange {
+    /// The end of the run, if this change ends it.
+    pub(super) fn end(&self) -> Option<&RunEnd> {
+        self.end.as_ref()
+    }
+
     pub(super) fn between(
         before: &Execution,
         after: &Execution,

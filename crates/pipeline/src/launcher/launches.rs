@@ -12,6 +12,7 @@ use domain::{
     id::ExecutionId,
     key::Role,
     limit::{CapacityPool, LimitKey},
+    measure,
     ports::{
         Clock, Definitions, Entropy, LaunchError, LaunchStore, Logs, PortError, Queue, Secrets,
         Tasks, Update, UpdateError, WriteStore,
@@ -487,6 +488,7 @@ where
         error: LaunchError,
     ) -> Result<Ran, PortError> {
         let (now, token) = (self.system.now(), &*input.client_token);
+        measure::record_refusal(execution.pool, &error);
         let called_at =
             |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
         let known = called_at(&execution);

@@ -127,6 +127,7 @@ fn action(route: &Route) -> Option<&'static str> {
         | Route::AttemptRequest(_)
         | Route::Group(_)
         | Route::ListKeys
+        | Route::Backlogs
         | Route::Stats
         | Route::Whoami
         | Route::Version => return None,

@@ -13,7 +13,7 @@ use domain::{
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey, RateKey, Usage},
+    limit::{Admission, BacklogSize, CapacityPool, LimitKey, RateKey, Usage},
     message::Outgoing,
     ports::{
         AccountQuotas, Claim, Clock, Created, Definitions, Described, KeyLookup, Keys, LaunchError,
@@ -132,6 +132,21 @@ impl ReadStore for Wire {
 
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
         self.read("a place", self.world.store.ahead(entry, exact))
+            .await
+    }
+
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        self.read("a backlog", self.world.store.backlog(key, now, limit))
+            .await
+    }
+
+    async fn backlog_sizes(&self, most: u32) -> Result<Vec<BacklogSize>, PortError> {
+        self.read("backlogs", self.world.store.backlog_sizes(most))
             .await
     }
 
@@ -281,16 +296,6 @@ impl WriteStore for Wire {
 }
 
 impl LaunchStore for Wire {
-    async fn backlog(
-        &self,
-        key: &LimitKey,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<BacklogEntry>, PortError> {
-        self.read("a backlog", self.world.store.backlog(key, now, limit))
-            .await
-    }
-
     async fn set_limit_state(
         &self,
         key: &LimitKey,
