@@ -66,7 +66,12 @@ fn launches_refusals_backlogs_and_vcpus_are_those_of_the_account() {
     assert!(largest(&lines, "BacklogAge") >= 60.0);
     let used = largest(&lines, "VcpusUsed");
     assert!(used > 1.0 && used <= 20.0, "{used}");
-    let quotas = values(&lines, "VcpusQuota");
+    let of_spot: Vec<_> = lines
+        .iter()
+        .filter(|line| line["capacity"] == "spot")
+        .cloned()
+        .collect();
+    let quotas = values(&of_spot, "VcpusQuota");
     assert!(
         !quotas.is_empty() && quotas.iter().all(|quota| (quota - 20.0).abs() < 0.01),
         "{quotas:?}"

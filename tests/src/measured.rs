@@ -59,7 +59,8 @@ pub async fn invocation<T>(
     work: impl Future<Output = T>,
 ) -> (T, String) {
     let embedded = EmbeddedMetrics::new(NAMESPACE);
-    let done = INVOCATION.scope(embedded.clone(), work).await;
+    // On the heap: a debug build of a handler needs much of a stack.
+    let done = INVOCATION.scope(embedded.clone(), Box::pin(work)).await;
     let mut lines = Vec::new();
     let written = embedded.write(now(), &mut lines);
     written.unwrap_or_else(|error| panic!("memory takes it: {error}"));

@@ -304,7 +304,7 @@ impl<W: Way> World<W> {
     /// An invocation of a function, which is counted.
     async fn invoke<T>(&self, source: &'static str, work: impl Future<Output = T>) -> T {
         let begun = self.clock.now();
-        let measured = measured::invocation(|| self.clock.now(), work);
+        let measured = Box::pin(measured::invocation(|| self.clock.now(), work));
         let (done, lines) = FUNCTION.scope(source, measured).await;
         script::locked(&self.metrics).push_str(&lines);
         let mut invocations = script::locked(&self.invocations);
