@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 /// specification).
 const VALUES_MAX: usize = 100;
 
-/// What was recorded since the last line, by the labels. One line has all metrics of the same
+/// The values recorded since the last line, by their labels. One line has all metrics of the same
 /// labels.
 type ByLabels = BTreeMap<Vec<(String, String)>, BTreeMap<&'static str, Values>>;
 

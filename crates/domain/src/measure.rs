@@ -15,7 +15,7 @@ use crate::{
     statistics::RunEnd,
 };
 
-/// Records that a run ended. Called once for each run, by whoever counts it for the statistics.
+/// Records that a run ended. Called once for each run, where it is counted for the statistics.
 pub fn record_end(end: &RunEnd) {
     let capacity = || end.capacity.clone();
     counter!(RUNS.name, CAPACITY => capacity(), STATUS => end.status.to_string()).increment(1);
