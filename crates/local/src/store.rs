@@ -59,7 +59,7 @@ const MANY: usize = 64;
 /// The records of one machine, and everything that is derived from them.
 ///
 /// All processes on the file share executions, usage, launch rates and history. They do not share
-/// backlogs: each worker starts the executions that it accepted, so [`LaunchStore::backlog`],
+/// backlogs: each worker starts the executions that it accepted, so [`ReadStore::backlog`],
 /// [`SweepStore::backlogs`] and [`SweepStore::launched`] show this worker's only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
