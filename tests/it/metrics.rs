@@ -109,8 +109,8 @@ async fn an_end_is_measured_once_however_often_it_is_told() {
     assert_eq!(values(&lines, "CostHigh").len(), 3);
 }
 
-/// What people write is in no dimension and in no value: each would be a metric of its own, and may
-/// be a secret.
+/// No dimension and no value has a text that people write. Each text would be a metric of its own,
+/// and it may be a secret.
 #[tokio::test]
 async fn no_id_and_no_name_is_in_a_metric() {
     let _measured = measured::on_this_thread();

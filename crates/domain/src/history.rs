@@ -1,5 +1,7 @@
 //! Queries of history: filters, pages, cursors.
 
+use std::str::FromStr;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
@@ -93,15 +95,18 @@ impl Cursor {
     /// # Errors
     /// Names the field when the text is anything else.
     pub fn decode(text: &str) -> Result<Self, FieldError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let id = bytes
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|id| id.parse().ok());
-        // A text that only has the same meaning is refused.
-        id.map(Self)
+        decoded(text)
+            .map(Self)
             .filter(|cursor| cursor.encode() == text)
             .ok_or_else(invalid_cursor)
     }
+}
+
+/// The value whose text is encoded in a cursor. A cursor that only has the same meaning as one of
+/// ours is refused by comparing it with the cursor of this value.
+fn decoded<T: FromStr>(text: &str) -> Option<T> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    String::from_utf8(bytes).ok()?.parse().ok()
 }
 
 fn invalid_cursor() -> FieldError {
@@ -128,9 +133,7 @@ impl BacklogCursor {
     /// # Errors
     /// Names the field when the text is anything else.
     pub fn decode(text: &str) -> Result<Self, FieldError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        bytes
-            .and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok())
+        decoded(text)
             .map(Self)
             .filter(|cursor| cursor.encode() == text)
             .ok_or_else(invalid_cursor)

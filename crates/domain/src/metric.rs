@@ -52,14 +52,12 @@ pub(crate) const CAUSE: &str = "cause";
 pub(crate) const LIMIT: &str = "limit";
 
 /// The runs that ended.
-pub const RUNS: Metric = Metric {
-    name: "mycli_runs_total",
-    in_cloudwatch: Some("Runs"),
-    kind: MetricKind::Counter,
-    unit: MetricUnit::Count,
-    labels: &[CAPACITY, STATUS],
-    help: "Runs that ended, by final status and capacity",
-};
+pub const RUNS: Metric = counter(
+    "mycli_runs_total",
+    "Runs",
+    &[CAPACITY, STATUS],
+    "Runs that ended, by final status and capacity",
+);
 /// The waits of ended runs.
 pub const WAIT: Metric = of_runs(
     "mycli_wait_seconds",
@@ -96,59 +94,51 @@ pub const COST_HIGH: Metric = of_runs(
     "About what a run cost at list price, at most",
 );
 /// The tasks that started.
-pub const LAUNCHES: Metric = Metric {
-    name: "mycli_launches_total",
-    in_cloudwatch: Some("Launches"),
-    kind: MetricKind::Counter,
-    unit: MetricUnit::Count,
-    labels: &[CAPACITY],
-    help: "Tasks that were started",
-};
+pub const LAUNCHES: Metric = counter(
+    "mycli_launches_total",
+    "Launches",
+    &[CAPACITY],
+    "Tasks that were started",
+);
 /// The launches that were refused.
-pub const REFUSALS: Metric = Metric {
-    name: "mycli_refusals_total",
-    in_cloudwatch: Some("Refusals"),
-    kind: MetricKind::Counter,
-    unit: MetricUnit::Count,
-    labels: &[CAPACITY, CAUSE],
-    help: "Launches that were refused, by cause: rate, quota, capacity, other",
-};
+pub const REFUSALS: Metric = counter(
+    "mycli_refusals_total",
+    "Refusals",
+    &[CAPACITY, CAUSE],
+    "Launches that were refused, by cause: rate, quota, capacity, other",
+);
 /// The sizes of backlogs.
-pub const BACKLOG: Metric = Metric {
-    name: "mycli_backlog_runs",
-    in_cloudwatch: Some("BacklogLength"),
-    kind: MetricKind::Gauge,
-    unit: MetricUnit::Count,
-    labels: &[LIMIT],
-    help: "Runs that wait for a limit: spot, on-demand, machine, lock, group",
-};
+pub const BACKLOG: Metric = gauge(
+    "mycli_backlog_runs",
+    "BacklogLength",
+    MetricUnit::Count,
+    &[LIMIT],
+    "Runs that wait for a limit: spot, on-demand, machine, lock, group",
+);
 /// The ages of backlogs.
-pub const BACKLOG_AGE: Metric = Metric {
-    name: "mycli_backlog_oldest_seconds",
-    in_cloudwatch: Some("BacklogAge"),
-    kind: MetricKind::Gauge,
-    unit: MetricUnit::Seconds,
-    labels: &[LIMIT],
-    help: "How long ago the run that waits longest for a limit was submitted",
-};
+pub const BACKLOG_AGE: Metric = gauge(
+    "mycli_backlog_oldest_seconds",
+    "BacklogAge",
+    MetricUnit::Seconds,
+    &[LIMIT],
+    "How long ago the run that waits longest for a limit was submitted",
+);
 /// The vCPUs in use.
-pub const VCPUS_USED: Metric = Metric {
-    name: "mycli_vcpus_used",
-    in_cloudwatch: Some("VcpusUsed"),
-    kind: MetricKind::Gauge,
-    unit: MetricUnit::Count,
-    labels: &[CAPACITY],
-    help: "vCPUs that runs hold",
-};
+pub const VCPUS_USED: Metric = gauge(
+    "mycli_vcpus_used",
+    "VcpusUsed",
+    MetricUnit::Count,
+    &[CAPACITY],
+    "vCPUs that runs hold",
+);
 /// The vCPUs that may be in use.
-pub const VCPUS_MAX: Metric = Metric {
-    name: "mycli_vcpus_quota",
-    in_cloudwatch: Some("VcpusQuota"),
-    kind: MetricKind::Gauge,
-    unit: MetricUnit::Count,
-    labels: &[CAPACITY],
-    help: "vCPUs that runs may hold at once",
-};
+pub const VCPUS_MAX: Metric = gauge(
+    "mycli_vcpus_quota",
+    "VcpusQuota",
+    MetricUnit::Count,
+    &[CAPACITY],
+    "vCPUs that runs may hold at once",
+);
 /// The records that cannot be read. In a stack a filter counts the log lines about them, also those
 /// of functions that write no metrics.
 pub const UNREADABLE: Metric = Metric {
@@ -176,6 +166,39 @@ pub const METRICS: [Metric; 13] = [
     VCPUS_MAX,
     UNREADABLE,
 ];
+
+const fn counter(
+    name: &'static str,
+    in_cloudwatch: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        in_cloudwatch: Some(in_cloudwatch),
+        kind: MetricKind::Counter,
+        unit: MetricUnit::Count,
+        labels,
+        help,
+    }
+}
+
+const fn gauge(
+    name: &'static str,
+    in_cloudwatch: &'static str,
+    unit: MetricUnit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric {
+        name,
+        in_cloudwatch: Some(in_cloudwatch),
+        kind: MetricKind::Gauge,
+        unit,
+        labels,
+        help,
+    }
+}
 
 const fn of_runs(
     name: &'static str,

@@ -24,7 +24,7 @@ use domain::{
     quota::Rate,
     request::Name,
     scheduler::state::LimitState,
-    statistics::{DatedTally, Dimension},
+    statistics::{DatedTally, Dimension, RunEnd},
 };
 use rusqlite::Connection;
 
@@ -75,6 +75,13 @@ pub fn latest(dir: &Path, limit: u32) -> Option<Vec<Execution>> {
     let query = history::HistoryQuery::list(&Filter::default(), None, limit);
     let page = columns::page(&query.run(&db).ok()?, limit);
     Some(page.items.into_iter().filter_map(Result::ok).collect())
+}
+
+/// Measures the end of a run that is recorded as ended now.
+fn measure_created(came: &record::Came, execution: &Execution) {
+    if let (record::Came::New, Some(end)) = (came, RunEnd::of(execution)) {
+        measure::record_end(&end);
+    }
 }
 
 impl LocalStore {
@@ -262,7 +269,6 @@ impl WriteStore for LocalStore {
         claim: Option<&Claim>,
     ) -> Result<Created, PortError> {
         let (new, claim) = (record::New::of(execution)?, claim.cloned());
-        let end = new.end().cloned();
         let worker = self.database.worker().clone();
         failpoint!("store.create.before");
         let created = self
@@ -272,9 +278,7 @@ impl WriteStore for LocalStore {
             })
             .await?;
         failpoint!("store.create.after");
-        if let (record::Came::New, Some(end)) = (&created, &end) {
-            measure::record_end(end);
-        }
+        measure_created(&created, execution);
         created.checked()
     }
 
@@ -284,7 +288,6 @@ impl WriteStore for LocalStore {
             .iter()
             .map(record::New::of)
             .collect::<Result<Vec<_>, _>>()?;
-        let ends: Vec<_> = new.iter().map(|new| new.end().cloned()).collect();
         let worker = self.database.worker().clone();
         let write = move |db: &Connection| {
             new.iter()
@@ -294,10 +297,8 @@ impl WriteStore for LocalStore {
         failpoint!("store.create_all.before");
         let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
         failpoint!("store.create_all.after");
-        for (came, end) in created.iter().zip(&ends) {
-            if let (record::Came::New, Some(end)) = (came, end) {
-                measure::record_end(end);
-            }
+        for (came, execution) in created.iter().zip(&executions) {
+            measure_created(came, execution);
         }
         created.into_iter().map(record::Came::checked).collect()
     }
@@ -330,7 +331,6 @@ impl WriteStore for LocalStore {
             ..after
         };
         let change = record::RecordChange::between(before, &written, admissions)?;
-        let end = change.end().cloned();
         failpoint!("store.update.before");
         let verdict = self
             .database
@@ -339,6 +339,7 @@ impl WriteStore for LocalStore {
         failpoint!("store.update.after");
         match verdict {
             record::WriteVerdict::Written => {
+                let end = RunEnd::of(&written).filter(|_| before.end().is_none());
                 end.iter().for_each(measure::record_end);
                 Ok(written)
             }

@@ -259,6 +259,24 @@ pub fn parameter<'a>(request: &'a ApiGatewayProxyRequest, name: &str) -> Option<
     request.query_string_parameters.first(name)
 }
 
+/// Returns how many items of a page are asked for: the parameter `limit`, or `default` without it.
+///
+/// # Errors
+/// Names the parameter when it is not a number from 1 to `most`.
+pub fn limit(request: &ApiGatewayProxyRequest, default: u32, most: u32) -> Result<u32, FieldError> {
+    let Some(text) = parameter(request, "limit") else {
+        return Ok(default);
+    };
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| FieldError {
+        field: "limit".into(),
+        message: format!("is not a number from 1 to {most}"),
+    })
+}
+
 /// Refuses query parameters that the route does not read, so that a misspelt filter is not ignored.
 ///
 /// # Errors

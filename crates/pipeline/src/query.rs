@@ -612,16 +612,9 @@ fn asked(
         let wanted = "is not a time; use RFC 3339 such as 2026-11-24T09:00:00Z".to_owned();
         text.parse().map_err(|_| fault("since", wanted)).ok()
     });
-    let limit = parameter("limit").map_or(Some(PAGE_DEFAULT), |text| {
-        let number = text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n));
-        number.or_else(|| {
-            (
-                fault("limit", format!("is not a number from 1 to {PAGE_MAX}")),
-                None,
-            )
-                .1
-        })
-    });
+    let limit = http::limit(request, PAGE_DEFAULT, PAGE_MAX)
+        .map_err(|error| fault(&error.field, error.message))
+        .ok();
     let cursor = parameter("cursor").and_then(|text| {
         Cursor::decode(text)
             .map_err(|e| fault("cursor", e.message))

@@ -1427,9 +1427,13 @@ pub(crate) async fn each_backlog_tells_its_size_and_age(store: impl Store) {
         .await
         .expect("nobody else writes it");
     assert_eq!(sizes().await[0], size(POOL, 4, 5), "it is back");
-    // At least as many as asked for of each submitter are counted.
+    // At least as many as asked for of each of the two submitters are counted.
     let few = store.backlog_sizes(1).await.expect(ANSWERS);
-    assert!(few.iter().all(|size| size.entries > 0), "{few:?}");
+    let few = few
+        .iter()
+        .find(|size| size.key == POOL)
+        .expect("it is not empty");
+    assert!((2..=4).contains(&few.entries), "{few:?}");
 }
 
 pub(crate) async fn an_entry_keeps_its_position_when_it_moves_to_another_backlog_and_back(

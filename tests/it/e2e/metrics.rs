@@ -69,7 +69,7 @@ fn what_a_server_did_and_what_waits_is_measured() {
         "mycli_run_seconds_bucket{capacity=\"machine\",le=\"+Inf\"}",
         4.0,
     );
-    // What has not happened yet has no sample; whatever there is has its meaning beside it.
+    // A metric has no sample before its first event. Each sample has its meaning beside it.
     let text = http.get("/metrics").body;
     for metric in METRICS
         .iter()

@@ -81,11 +81,6 @@ impl New {
             end: RunEnd::of(execution),
         })
     }
-
-    /// The end of the run, if it is recorded as ended.
-    pub(super) fn end(&self) -> Option<&RunEnd> {
-        self.end.as_ref()
-    }
 }
 
 /// The result of a creation, with the id as the file has it.
@@ -209,11 +204,6 @@ pub(super) struct RecordChange {
 }
 
 impl RecordChange {
-    /// The end of the run, if this change ends it.
-    pub(super) fn end(&self) -> Option<&RunEnd> {
-        self.end.as_ref()
-    }
-
     pub(super) fn between(
         before: &Execution,
         after: &Execution,

@@ -160,14 +160,7 @@ impl<S: ReadStore, K: KeyLookup, L: Logs, F: ArtifactReads, A: Clock + Entropy>
 fn asked(
     request: &ApiGatewayProxyRequest,
 ) -> Result<(usize, Option<BacklogCursor>), Vec<FieldError>> {
-    let limit = match http::parameter(request, "limit").map(str::parse) {
-        None => Ok(PAGE_DEFAULT),
-        Some(Ok(limit)) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
-        Some(_) => Err(FieldError {
-            field: "limit".into(),
-            message: format!("is not a number from 1 to {PAGE_MAX}"),
-        }),
-    };
+    let limit = http::limit(request, PAGE_DEFAULT, PAGE_MAX);
     let cursor = http::parameter(request, "cursor").map(BacklogCursor::decode);
     match (limit, cursor.transpose()) {
         (Ok(limit), Ok(cursor)) => Ok((usize::try_from(limit).unwrap_or(usize::MAX), cursor)),
